@@ -1,0 +1,257 @@
+"""The result of `fit_curve`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from scaling_analysis.encoding import decode_array, encode_array
+from scaling_analysis.errors import FitError, FitStatus
+from scaling_analysis.estimators.curve_forms import (
+    NAMED,
+    evaluate,
+    fit_named,
+    forecast_forms,
+    natural_parameters,
+    slopes,
+)
+from scaling_analysis.estimators.extrapolation import (
+    ORIGIN_FREEDOM,
+    average_variance,
+    interval_columns,
+)
+from scaling_analysis.estimators.series import FARTHEST, Series
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CurveFit:
+    """A curve y(x) with its forecast: one named form, or the average of several."""
+
+    form: str
+    """"auto" or the name of a form."""
+    series: Series
+    """The points fitted, in the order of x."""
+    forms: tuple[str, ...]
+    """The forms averaged; the named one alone."""
+    form_weights: Array
+    """Their weights, (forms,), which add up to 1."""
+    theta: Array | None
+    """Parameters of a named form in centred log x, (P,) or (R, P); see `parameters`."""
+    covariance: Array | None
+    """Of `theta`, (P, P), without the error of the law itself."""
+    noise: float
+    """Variance of a new observation about the curve, in the space of the residuals."""
+    origins: float
+    """Origins of the hindcast, each counted by its recency."""
+    growth: float
+    """kappa^2: squared error of the replayed forecasts at a distance of 1 in log x."""
+    inflation: float
+    """Squared errors of a named form in the hindcast over those that its covariance promised."""
+    sound: NDArray[np.bool_]
+    """Whether the fit, () or (R,), converged to something finite."""
+    status: FitStatus
+    messages: tuple[str, ...]
+
+    @property
+    def residual_space(self) -> str:
+        """ "log" where residuals are of log y, "linear" where they are of y."""
+        return self.series.space
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Parameters of a named form by name, in natural units; () or (R,) each."""
+        return natural_parameters(self.form, self._theta(), self.series)
+
+    def value(self, x: ArrayLike) -> Array:
+        """y of the curve at `x`; () or (R,) + its shape."""
+        at = np.asarray(x, dtype=float)
+        z = self._forecast(self._log(at.ravel()))[0]
+        return self.series.response(z).reshape(z.shape[:-1] + at.shape)
+
+    def fitted_values(self) -> Array:
+        """y of the curve at the points, in the order of `series`: (n,) or (R, n)."""
+        return self.value(self.series.x)
+
+    def predict(self, x_new: ArrayLike, level: float = 0.9) -> pd.DataFrame:
+        """The curve at `x_new` with its intervals.
+
+        Parameters
+        ----------
+        x_new : array_like, (m,) or ()
+            Where; positive, inside the data or beyond.
+        level : float
+            Nominal coverage.
+
+        Returns
+        -------
+        pandas.DataFrame
+            x, value, lo, hi (the curve: sampling, the law's own error as the hindcast saw it, and
+            the spread of the forms), run_lo, run_hi (a new observation). Never of zero width: see
+            `estimators.series.LEAST_NOISE`.
+        """
+        if self.sound.ndim:
+            raise FitError("these are replicates: predict from the fit that they came from")
+        at = np.atleast_1d(np.asarray(x_new, dtype=float))
+        if at.ndim != 1 or not (np.isfinite(at) & (at > 0)).all():
+            raise FitError("x_new must be positive, finite numbers, one a row")
+        log_x, known = self._log(at), self.series.t
+        z, variance = self._forecast(log_x)
+        if self.theta is None:
+            distance = np.maximum(np.maximum(log_x - known[-1], known[0] - log_x), 0.0)
+            sampling = 2 * self.noise / len(known)
+            variance = average_variance(variance, self.growth, distance, sampling)
+            noise_freedom = max(len(known) - 4, 1)
+            beyond = min(self.origins + ORIGIN_FREEDOM, len(known) - 2)
+            freedom = np.where(distance > 0, beyond, len(known) - 2)
+        else:
+            freedom = noise_freedom = max(len(known) - self.theta.shape[-1], 1)
+            variance = np.maximum(variance, self.noise / len(known))
+        # The curve is cut at a bound first, so that an interval there keeps its width inwards.
+        z = self.series.to_z(self.series.response(z))
+        columns = interval_columns(
+            z, variance, freedom, self.noise, noise_freedom, level, self.series.response
+        )
+        return pd.DataFrame({"x": at} | columns)
+
+    def refit(self, weights: ArrayLike | None = None, response: ArrayLike | None = None) -> Self:
+        """A named form refitted to R sets of weights or of responses, (R, n) or (n,) each.
+
+        Both follow the order of `series`; weights multiply those of the fit, responses are y. The
+        parameters of the result have a leading axis R.
+        """
+        self._theta()
+        if self.sound.ndim:
+            raise FitError("these are replicates already: refit the fit that they came from")
+        series = self.series
+        w = np.atleast_2d(np.ones(len(series.x)) if weights is None else weights).astype(float)
+        y = np.atleast_2d(series.y if response is None else np.asarray(response, dtype=float))
+        for name, values in (("weights", w), ("response", y)):
+            if values.shape[1:] != series.x.shape or len(values) not in (1, max(len(w), len(y))):
+                raise FitError(f"{name} has shape {values.shape}, the curve {len(series.x)} points")
+        if not (np.isfinite(w).all() and (w >= 0).all()):
+            raise FitError("weights must be finite and not negative")
+        possible = np.isfinite(y) & ((y > 0) | (series.space == "linear"))
+        points = series.points(w * series.weights, np.where(possible, y, series.y))
+        theta, _, converged = fit_named(self.form, points)
+        sound = converged & (possible | (w == 0)).all(axis=1) & np.isfinite(theta).all(axis=1)
+        return replace(self, theta=theta, covariance=None, sound=sound, messages=())
+
+    def valid(self) -> NDArray[np.bool_]:
+        """Which replicates are a fit, () or (R,)."""
+        return self.sound
+
+    def summary(self) -> str:
+        """The fit in a few lines, its status first."""
+        series = self.series
+        lines = [f"status: {self.status}", *self.messages]
+        lines.append(
+            f"{len(series.x)} points, x from {series.x[0]:.4g} to {series.x[-1]:.4g}, y "
+            f"{series.direction}; residuals of {'log y' if series.space == 'log' else 'y'}, "
+            f"sd "
+            f"{np.sqrt(self.noise) * (1 if series.space == 'log' else series.unit):.3g}"
+        )
+        if self.theta is None:
+            lines.append(f"average of {len(self.forms)} forms, {self.origins:.1f} origins:")
+            order = np.argsort(-self.form_weights, kind="stable")
+            lines += [
+                f"  {self.form_weights[i]:.2f} {self.forms[i]}: {NAMED[self.forms[i]].equation}"
+                for i in order
+            ]
+        else:
+            values = ", ".join(f"{k} = {v:.6g}" for k, v in self.parameters.items() if not v.ndim)
+            lines.append(f"{self.form}, y = {NAMED[self.form].equation}: {values}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fit as plain data for JSON."""
+        s = self.series
+        arrays = {"x": s.x, "y": s.y, "weights": s.weights, "form_weights": self.form_weights}
+        optional = {"y_se": s.y_se, "theta": self.theta, "covariance": self.covariance}
+        return {
+            "kind": "CurveFit",
+            "form": self.form,
+            "forms": list(self.forms),
+            "space": s.space,
+            "direction": s.direction,
+            "bounds": list(s.bounds),
+            "run": None if s.run is None else s.run.tolist(),
+            "point_noise": s.noise,
+            "outliers": s.outliers,
+            **{name: encode_array(v) for name, v in arrays.items()},
+            **{name: None if v is None else encode_array(v) for name, v in optional.items()},
+            "noise": self.noise,
+            "origins": self.origins,
+            "growth": self.growth,
+            "inflation": self.inflation,
+            "sound": encode_array(self.sound),
+            "status": str(self.status),
+            "messages": list(self.messages),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The fit that `to_dict` wrote."""
+        optional = {
+            name: None if data[name] is None else decode_array(data[name])
+            for name in ("y_se", "theta", "covariance")
+        }
+        series = Series(
+            x=decode_array(data["x"]),
+            y=decode_array(data["y"]),
+            y_se=optional["y_se"],
+            run=None if data["run"] is None else np.array(data["run"]),
+            space=data["space"],
+            direction=data["direction"],
+            bounds=(data["bounds"][0], data["bounds"][1]),
+            weights=decode_array(data["weights"]),
+            noise=data["point_noise"],
+            outliers=data["outliers"],
+        )
+        return cls(
+            form=data["form"],
+            series=series,
+            forms=tuple(data["forms"]),
+            form_weights=decode_array(data["form_weights"]),
+            theta=optional["theta"],
+            covariance=optional["covariance"],
+            noise=data["noise"],
+            origins=data["origins"],
+            growth=data["growth"],
+            inflation=data["inflation"],
+            sound=decode_array(data["sound"]),
+            status=FitStatus(data["status"]),
+            messages=tuple(data["messages"]),
+        )
+
+    def _log(self, x: Array) -> Array:
+        return np.log(x) - self.series.centre
+
+    def _theta(self) -> Array:
+        if self.theta is None:
+            raise FitError("form='auto' averages forms and has no parameters: name a form")
+        return self.theta
+
+    def _forecast(self, log_x: Array) -> tuple[Array, Array]:
+        """log y or y at centred log x, and its variance: between forms, or by sampling."""
+        series = self.series
+        if self.theta is None:
+            points = series.points(series.weights[None])
+            each = forecast_forms(self.forms, points, log_x)[0]
+            finite = np.isfinite(each)
+            weights = np.where(finite, self.form_weights[:, None], 0.0)
+            weights /= weights.sum(axis=0)
+            each = np.where(finite, each, 0.0)
+            z = (weights * each).sum(axis=0)
+            return z, (weights * (each - z) ** 2).sum(axis=0)
+        # A rising curve has no logarithm where, far behind the data, it falls below zero.
+        z = np.nan_to_num(evaluate(self.form, self.theta, log_x, series), nan=-FARTHEST)
+        if self.covariance is None:
+            return z, np.zeros(log_x.shape)
+        slope = np.nan_to_num(slopes(self.form, self.theta, log_x, series))
+        variance = np.einsum("ni,ij,nj->n", slope, self.covariance, slope)
+        return z, self.inflation * np.maximum(variance, 0.0)

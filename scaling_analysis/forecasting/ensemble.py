@@ -1,0 +1,289 @@
+"""What a log taught: fitted methods, their hindcast and the noise of runs, asked for any run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from scaling_analysis.errors import ForecastError
+from scaling_analysis.estimators.bootstrapping import Bootstrap
+from scaling_analysis.estimators.protocol import FrontierFit
+from scaling_analysis.forecasting.combination import (
+    Widening,
+    combine,
+    fit_widening,
+    log_horizon,
+    method_weights,
+)
+from scaling_analysis.forecasting.members import BASELINES, FitQuantity, log_forecast
+from scaling_analysis.forecasting.observation import Noise
+from scaling_analysis.forecasting.scores import COMBINED, PRIOR_SCALE, Hindcast
+from scaling_analysis.forecasting.through_link import LINK, link_forecast
+from scaling_analysis.laws.cost import Cost
+
+Array = NDArray[np.float64]
+
+_OF_MEMBER: dict[str, FitQuantity] = {
+    "params_opt": "params_opt",
+    "loss_opt": "value_opt",
+    "loss": "value",
+    "mean_return_opt": "value_opt",
+    "mean_return": "value",
+}
+
+
+class Prediction(NamedTuple):
+    """A t distribution of the log of a quantity, elementwise."""
+
+    log: Array
+    """Centre."""
+    sd: Array
+    """Scale."""
+    dof: Array
+    """Degrees of freedom."""
+
+    def interval(self, level: float) -> tuple[Array, Array]:
+        """Ends of the central interval of `level`, in the quantity's own unit."""
+        from scipy.stats import t
+
+        half = t.ppf(0.5 + level / 2, self.dof) * self.sd
+        return np.exp(self.log - half), np.exp(self.log + half)
+
+    def plus(self, sd: float, dof: float) -> "Prediction":
+        """With independent noise added; degrees of freedom by Welch and Satterthwaite."""
+        law, noise = self.sd**2, np.full_like(self.sd, sd**2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            both = (law + noise) ** 2 / (law**2 / self.dof + noise**2 / dof)
+        return Prediction(self.log, np.sqrt(law + noise), np.where(law + noise > 0, both, self.dof))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ensemble:
+    """All methods fitted to one log, and how to weigh, average and widen them."""
+
+    losses: Mapping[str, Bootstrap]
+    """Bootstraps of the methods for the loss, baselines included."""
+    returns: Mapping[str, Bootstrap]
+    """The same for the mean return as a function of compute."""
+    link: Bootstrap | None
+    """Link from loss to return, where the log has both."""
+    hindcast: Hindcast | None
+    """None where the log has too few budgets."""
+    noise: Mapping[str, Noise]
+    """Noise of a run, by target."""
+    trends: Mapping[str, float]
+    """Change of the log value that a factor e of compute has brought, by target."""
+    flops_max: float
+    """Largest compute (nominal budget, if there is one) fitted [FLOP]."""
+    cost: Cost
+    """FLOP a sample by size."""
+
+    @property
+    def target(self) -> str:
+        """What the optimum is an optimum of: the loss, or the mean return of a log without it."""
+        return "loss" if self.losses else "mean_return"
+
+    def methods(self, quantity: str) -> list[str]:
+        """Methods that are averaged for a quantity."""
+        fitted = self.fitted(quantity)
+        names = [name for name in fitted if name not in BASELINES]
+        linked = self.link is not None and quantity.startswith("mean_return")
+        return [*names, LINK] if linked else names
+
+    def predict(
+        self,
+        quantity: str,
+        flops: ArrayLike,
+        params: ArrayLike | None = None,
+        method: str = COMBINED,
+    ) -> Prediction:
+        """Expected N_opt, loss or mean return, with the law's own error.
+
+        Parameters
+        ----------
+        quantity : str
+            One of `scores.QUANTITIES`.
+        flops, params : array_like, shape (K,)
+            C [FLOP]; N [count], only for "loss" and "mean_return".
+        method : str
+            A method, a baseline, the link, or the average of the methods.
+        """
+        c = np.atleast_1d(np.asarray(flops, dtype=np.float64))
+        n = None if params is None else np.broadcast_to(np.asarray(params, np.float64), c.shape)
+        if method == COMBINED:
+            mean, base = self._average(quantity, c, n)
+        else:
+            mean, base = self.point(quantity, c, n, method)
+        widening = self.widening(quantity, method)
+        sd = widening.sd(base, log_horizon(c, self.flops_max), self.trend(quantity))
+        return Prediction(mean, sd, np.full(c.shape, widening.dof))
+
+    def predict_run(
+        self,
+        target: str,
+        flops: ArrayLike,
+        params: ArrayLike,
+        method: str = COMBINED,
+        runs: int = 1,
+    ) -> Prediction:
+        """The mean of `runs` new runs of N `params` on C `flops`, their noise included."""
+        noise = self.noise[target]
+        law = self.predict(target, flops, params, method)
+        return law.plus(noise.sd / np.sqrt(runs), noise.dof)
+
+    def weights(self, quantity: str, flops: float) -> dict[str, float]:
+        """Weight of each averaged method in the forecast of a quantity at C `flops`."""
+        c = np.array([flops])
+        n = None
+        if _OF_MEMBER[quantity] == "value":
+            n = np.exp(self.predict("params_opt", c).log)
+        names = self.methods(quantity)
+        spread = np.array([self.point(quantity, c, n, name)[1] for name in names])
+        return dict(zip(names, self._weights(quantity, spread, flops)[:, 0].tolist(), strict=True))
+
+    def widening(self, quantity: str, method: str) -> Widening:
+        """Law error of a method, from the hindcast or, without one, from the prior alone."""
+        if self.hindcast is None:
+            return fit_widening([], [], [], [], [], PRIOR_SCALE[quantity])
+        return self.hindcast.widening(quantity, method)
+
+    def trend(self, quantity: str) -> float:
+        """The unit of a quantity's law error (see `trend_until`)."""
+        return 1.0 if quantity == "params_opt" else self.trends[quantity.removesuffix("_opt")]
+
+    def point(
+        self, quantity: str, flops: Array, params: Array | None, method: str
+    ) -> tuple[Array, Array]:
+        """Log forecast of one method and its spread before widening."""
+        if method == LINK:
+            if self.link is None:
+                raise ForecastError("the log has no link from loss to return: it needs both")
+            loss = self.predict(quantity.replace("mean_return", "loss"), flops, params)
+            return link_forecast(self.link, loss.log, loss.sd)
+        fitted = self.fitted(quantity)
+        if method not in fitted:
+            raise ForecastError(
+                f"method {method!r} does not forecast {quantity}; choose among "
+                f"{', '.join([COMBINED, *self.methods(quantity), *BASELINES])}"
+            )
+        return log_forecast(fitted[method], _OF_MEMBER[quantity], flops, params)
+
+    def _average(self, quantity: str, flops: Array, params: Array | None) -> tuple[Array, Array]:
+        found = [self.point(quantity, flops, params, name) for name in self.methods(quantity)]
+        points, spreads = (np.array(part) for part in zip(*found, strict=True))
+        weights = np.empty_like(spreads)
+        for c in np.unique(flops):
+            at = flops == c
+            weights[:, at] = self._weights(quantity, spreads[:, at], float(c))
+        return combine(points, spreads, weights)
+
+    def _weights(self, quantity: str, spreads: Array, flops: float) -> Array:
+        names = self.methods(quantity)
+        if self.hindcast is None:
+            return method_weights(np.empty((len(names), 0)), [], [], 0.0, spreads)
+        return self.hindcast.weights(quantity, names, flops / self.flops_max, spreads)
+
+    def forecasts(self, quantity: str, method: str) -> bool:
+        """Whether a method, a baseline, the link or the average forecasts a quantity."""
+        if method == COMBINED:
+            return bool(self.methods(quantity))
+        return method in self.methods(quantity) or method in self.fitted(quantity)
+
+    def fitted(self, quantity: str) -> Mapping[str, Bootstrap]:
+        """The bootstraps that forecast a quantity, baselines included."""
+        if quantity == "params_opt":
+            return self.losses or self.returns
+        return self.losses if quantity.startswith("loss") else self.returns
+
+    def draws(
+        self, quantity: str, flops: float, of: Callable[[FrontierFit], ArrayLike]
+    ) -> tuple[Array, Array]:
+        """Any function of a fit over all replicates of all averaged methods, and their weights.
+
+        A method's replicates share the weight that it has in the forecast of `quantity` at C
+        `flops`. Quantiles of the draws hold sampling error and the disagreement of methods, not the
+        hindcast's widening.
+        """
+        fitted = self.fitted(quantity)
+        values, weights = [], []
+        for name, weight in self.weights(quantity, flops).items():
+            if name in fitted and weight > 0:
+                own = np.asarray(of(fitted[name].replicates), dtype=np.float64)
+                own = own[fitted[name].valid]
+                values.append(own)
+                weights.append(np.full(len(own), weight / len(own)))
+        w = np.concatenate(weights)
+        return np.concatenate(values), w / w.sum()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "losses": {name: b.to_dict() for name, b in self.losses.items()},
+            "returns": {name: b.to_dict() for name, b in self.returns.items()},
+            "link": None if self.link is None else self.link.to_dict(),
+            "hindcast": None if self.hindcast is None else self.hindcast.to_dict(),
+            "noise": {t: {"sd": n.sd, "dof": n.dof} for t, n in self.noise.items()},
+            "trends": dict(self.trends),
+            "flops_max": self.flops_max,
+            "cost": self.cost.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        link, past = data["link"], data["hindcast"]
+        return cls(
+            losses={name: Bootstrap.from_dict(b) for name, b in data["losses"].items()},
+            returns={name: Bootstrap.from_dict(b) for name, b in data["returns"].items()},
+            link=None if link is None else Bootstrap.from_dict(link),
+            hindcast=None if past is None else Hindcast.from_dict(past),
+            noise={t: Noise(**n) for t, n in data["noise"].items()},
+            trends=data["trends"],
+            flops_max=data["flops_max"],
+            cost=Cost.from_dict(data["cost"]),
+        )
+
+
+def run_table(
+    ensemble: Ensemble,
+    params: ArrayLike,
+    flops: ArrayLike,
+    level: float,
+    method: str = COMBINED,
+    runs: int = 1,
+) -> pd.DataFrame:
+    """Forecast of runs of N `params` on C `flops`, with the intervals of the law and of new runs.
+
+    Returns
+    -------
+    DataFrame
+        params, flops, and for loss and mean_return, where the log has them and the method forecasts
+        them: the expected value, _lo and _hi (expectation), _run_lo and _run_hi (mean of `runs` new
+        runs).
+    """
+    c, n = np.broadcast_arrays(
+        np.atleast_1d(np.asarray(flops, dtype=np.float64)), np.asarray(params, dtype=np.float64)
+    )
+    table = {"params": n, "flops": c}
+    for target in ("loss", "mean_return"):
+        if target in ensemble.noise and ensemble.forecasts(target, method):
+            law = ensemble.predict(target, c, n, method)
+            table |= value_columns(target, law, ensemble, level, runs)
+    return pd.DataFrame(table)
+
+
+def value_columns(
+    target: str, law: Prediction, ensemble: Ensemble, level: float, runs: int = 1
+) -> dict[str, Array]:
+    """Columns of a value, its interval, and the interval of the mean of new runs."""
+    noise = ensemble.noise[target]
+    lo, hi = law.interval(level)
+    run_lo, run_hi = law.plus(noise.sd / np.sqrt(runs), noise.dof).interval(level)
+    return {
+        target: np.exp(law.log),
+        f"{target}_lo": lo,
+        f"{target}_hi": hi,
+        f"{target}_run_lo": run_lo,
+        f"{target}_run_hi": run_hi,
+    }

@@ -1,0 +1,325 @@
+"""A forecast of N_opt, D_opt, loss and return at larger budgets, written before they are run."""
+
+from importlib.metadata import version
+from platform import python_version
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from scaling_analysis.errors import BootstrapError, FitError, FitStatus, ForecastError
+from scaling_analysis.estimators.bootstrapping import Bootstrap
+from scaling_analysis.estimators.selection import Target
+from scaling_analysis.forecasting.allocation import near_optimal
+from scaling_analysis.forecasting.ensemble import Ensemble, value_columns
+from scaling_analysis.forecasting.hindcasting import available_targets, hindcast
+from scaling_analysis.forecasting.members import (
+    BASELINES,
+    Methods,
+    fit_members,
+    resolve_methods,
+)
+from scaling_analysis.forecasting.observation import (
+    WITHIN,
+    Noise,
+    grouped_rows,
+    has_budgets,
+    observe,
+    seed_noise,
+    trend_until,
+)
+from scaling_analysis.forecasting.result import Forecast, fingerprints, now_utc
+from scaling_analysis.forecasting.scores import COMBINED, Hindcast
+from scaling_analysis.forecasting.through_link import LinkEstimator, fit_link
+from scaling_analysis.laws.cost import fit_cost
+from scaling_analysis.runlog import content_hash, select
+
+Array = NDArray[np.float64]
+
+TABLE_COLUMNS = (
+    "flops",
+    "extrapolation",
+    "method",
+    *(f"params_{end}" for end in ("opt", "opt_lo", "opt_hi", "near_lo", "near_hi")),
+    *(f"samples_{end}" for end in ("opt", "opt_lo", "opt_hi")),
+    *(
+        f"{value}{end}"
+        for value in ("loss", "mean_return")
+        for end in ("", "_lo", "_hi", "_run_lo", "_run_hi")
+    ),
+)
+_PACKAGES = ("scaling-analysis", "numpy", "scipy", "pandas")
+_EXACT = 1e-6
+_FAR = 3.0
+"""Beyond the farthest hindcast by this factor, a forecast is said to be unsupported by it."""
+
+
+def forecast(
+    runs: pd.DataFrame,
+    flops: ArrayLike,
+    methods: Methods | None = None,
+    *,
+    return_methods: Methods | None = None,
+    link: LinkEstimator | None = None,
+    level: float = 0.9,
+    n_resamples: int = 1000,
+    tolerance: float = 0.01,
+    hindcast_resamples: int = 200,
+    agent: str | None = None,
+    task: str | None = None,
+    rng: int | np.random.Generator | None = 0,
+    time_utc: str | None = None,
+) -> Forecast:
+    """Forecast the compute-optimal run at larger budgets, with honest intervals.
+
+    Every method is fitted and bootstrapped, scored by a hindcast on the log itself, and averaged by
+    that score. An interval holds the sampling error (bootstrap), the disagreement of the methods,
+    and the law error that the hindcast showed, which grows with log(C / C_max); its quantiles are
+    those of a t distribution with as many degrees of freedom as there were origins.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        A run log.
+    flops : array_like
+        Budgets to forecast [FLOP].
+    methods, return_methods : iterable of names or mapping from names to estimators, optional
+        Methods for the loss and for the mean return as functions of compute; see
+        `members.known_methods`. An estimator takes runs and returns a `FrontierFit`.
+    link : callable, optional
+        Estimator of the link from loss to return; `fit_return_link` by default.
+    level : float
+        Level of the intervals in the table.
+    n_resamples, hindcast_resamples : int
+        Bootstrap replicates of each method, on the whole log and at each hindcast origin.
+    tolerance : float
+        Near-optimal sizes are those whose expected loss is within this share of the best.
+    agent, task : str, optional
+        Choose one where the log holds several.
+    rng : int, Generator or None
+        With an int the forecast is the same, byte for byte, for the same runs and time.
+    time_utc : str, optional
+        ISO 8601 time that the forecast is dated with; now by default.
+
+    Returns
+    -------
+    Forecast
+
+    Raises
+    ------
+    ForecastError
+        A budget is not positive, the log has nothing to forecast, or no method could be fitted.
+    """
+    budgets = _checked_budgets(flops)
+    if not 0 < level < 1:
+        raise ForecastError(f"level={level!r} must lie between 0 and 1, such as 0.9")
+    runs = _in_order(select(runs, agent, task))
+    draws = np.random.default_rng(rng)
+    targets = available_targets(runs)
+    past, messages = _hindcast(runs, methods, return_methods, link, hindcast_resamples, draws)
+    seed = int(draws.integers(2**31))
+    fitted: dict[Target, dict[str, Bootstrap]] = {"loss": {}, "mean_return": {}}
+    chosen = {"loss": methods, "mean_return": return_methods}
+    for target in targets:
+        wanted = resolve_methods(chosen[target], target)
+        fitted[target], failures = fit_members(runs, wanted, n_resamples, seed)
+        messages += [f"{name} ({target}) left out: {why}" for name, why in failures.items()]
+        messages += _doubts(target, fitted[target])
+    linked: Bootstrap | None = None
+    if "loss" in targets and "mean_return" in targets:
+        try:
+            linked = fit_link(runs, link, n_resamples, seed)
+        except (FitError, BootstrapError) as error:
+            messages.append(f"no link from loss to return: {error}")
+    for target in targets:
+        if not set(fitted[target]) - set(BASELINES) and not (target != "loss" and linked):
+            raise ForecastError(
+                f"no method could be fitted to {target}: " + "; ".join(dict.fromkeys(messages))
+            )
+    rows = runs[_is_fitted(runs, targets)]
+    compute = rows["budget"].fillna(rows["flops"]) if has_budgets(rows) else rows["flops"]
+    ensemble = Ensemble(
+        losses=fitted["loss"],
+        returns=fitted["mean_return"],
+        link=linked,
+        hindcast=past,
+        noise={t: _noise(runs, t, fitted[t], messages) for t in targets},
+        trends={t: trend_until(observe(runs, t, WITHIN), "value", np.inf) for t in targets},
+        flops_max=float(compute.max()),
+        cost=fit_cost(rows["params"], rows["samples"], rows["flops"]),
+    )
+    messages += _warnings(ensemble, budgets)
+    return Forecast.dated(
+        table=_table(ensemble, budgets, level, tolerance),
+        level=level,
+        tolerance=tolerance,
+        ensemble=ensemble,
+        rows=fingerprints(rows),
+        content_hash=content_hash(rows),
+        agent=_only(rows, "agent"),
+        task=_only(rows, "task"),
+        protocol=_only(rows, "protocol"),
+        seed=rng if isinstance(rng, int) else None,
+        versions={"python": python_version()} | {name: version(name) for name in _PACKAGES},
+        time_utc=now_utc() if time_utc is None else time_utc,
+        status=FitStatus.DOUBTFUL if past is None or past.status != "ok" else FitStatus.OK,
+        messages=tuple(dict.fromkeys(messages)),
+    )
+
+
+def _checked_budgets(flops: ArrayLike) -> Array:
+    try:
+        budgets = np.unique(np.atleast_1d(np.asarray(flops, dtype=np.float64)))
+    except (TypeError, ValueError) as error:
+        raise ForecastError(f"flops={flops!r} are not budgets: give numbers, 1e19 or so") from error
+    if budgets.size == 0 or not np.all(np.isfinite(budgets) & (budgets > 0)):
+        raise ForecastError(f"flops={budgets.tolist()}: every budget must be positive and finite")
+    return budgets
+
+
+def _in_order(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of their keys: a shuffled log gives the same draws, and the same bytes."""
+    key = [name for name in ("run_id", "samples", "budget") if name in runs]
+    return runs.sort_values(key, kind="stable", ignore_index=True)
+
+
+def _hindcast(
+    runs: pd.DataFrame,
+    methods: Methods | None,
+    return_methods: Methods | None,
+    link: LinkEstimator | None,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> tuple[Hindcast | None, list[str]]:
+    """The hindcast, or None and why there is none; a mistake in what was asked for is raised."""
+    resolve_methods(methods, "loss")
+    resolve_methods(return_methods, "mean_return")
+    try:
+        past = hindcast(
+            runs,
+            methods,
+            return_methods=return_methods,
+            link=link,
+            n_resamples=n_resamples,
+            rng=rng,
+        )
+    except ForecastError as error:
+        return None, [
+            f"no hindcast, so methods weigh the same and intervals rest on a prior: {error}"
+        ]
+    return past, [f"hindcast: {message}" for message in past.messages]
+
+
+def _doubts(target: Target, members: dict[str, Bootstrap]) -> list[str]:
+    return [
+        f"{name} ({target}): {message}"
+        for name, member in members.items()
+        if member.fit.status != FitStatus.OK and name not in BASELINES
+        for message in member.fit.messages
+    ]
+
+
+def _is_fitted(runs: pd.DataFrame, targets: list[Target]) -> Array:
+    """Rows that any method may have used."""
+    finite = np.zeros(len(runs), dtype=bool)
+    for target in targets:
+        finite |= np.isfinite(runs[target].to_numpy(np.float64))
+    if "status" in runs:
+        finite &= (runs["status"] == "ok").to_numpy()
+    return finite
+
+
+def _noise(
+    runs: pd.DataFrame, target: Target, members: dict[str, Bootstrap], messages: list[str]
+) -> Noise:
+    """Noise of a run, from repeated sizes or else from what the methods leave unexplained."""
+    noise = seed_noise(grouped_rows(runs, target), target)
+    if noise.dof > 0:
+        return noise
+    messages.append(
+        f"no size was run twice at a budget: the noise of a run of {target} is taken from the "
+        "residuals of the methods, which hold their misfit too"
+    )
+    spreads, freedom = [], []
+    for name, member in members.items():
+        if name not in BASELINES:
+            observed = member.fit.rows[target].to_numpy(np.float64)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                residual = np.log(observed / member.fit.fitted_values())
+            residual = residual[np.isfinite(residual)]
+            left = residual.size - _PARAMETERS
+            if left > 0:
+                spreads.append(float(np.sqrt(residual @ residual / left)))
+                freedom.append(left)
+    if not spreads:
+        return Noise(sd=0.0, dof=1)
+    return Noise(sd=float(np.median(spreads)), dof=min(freedom))
+
+
+_PARAMETERS = 5
+"""Parameters that a surface spends; a profile spends three a budget, less than it has sizes."""
+
+
+def _warnings(ensemble: Ensemble, budgets: Array) -> list[str]:
+    messages = []
+    reach = 1.0
+    if ensemble.hindcast is not None:
+        cells = ensemble.hindcast.cells
+        reach = float((cells["budget"] / cells["origin"]).max())
+    far = budgets[budgets > ensemble.flops_max * reach * _FAR]
+    if far.size and ensemble.hindcast is not None:
+        messages.append(
+            f"budgets from {far[0]:g} FLOP on lie more than {_FAR:g} times farther out than the "
+            f"farthest hindcast ({reach:.3g} times its origin): their widening is extrapolated"
+        )
+    for target, noise in ensemble.noise.items():
+        if noise.sd < _EXACT:
+            messages.append(f"runs of {target} repeat exactly: intervals of runs hold no noise")
+    return messages
+
+
+def _only(rows: pd.DataFrame, name: str) -> str:
+    """The one value of a text column, or ""."""
+    if name not in rows:
+        return ""
+    values = rows[name].dropna().unique()
+    return str(values[0]) if len(values) == 1 else ""
+
+
+def _table(ensemble: Ensemble, budgets: Array, level: float, tolerance: float) -> pd.DataFrame:
+    methods = [COMBINED, *ensemble.methods("params_opt"), *BASELINES]
+    parts = [
+        _method_table(ensemble, budgets, method, level, tolerance)
+        for method in methods
+        if ensemble.forecasts("params_opt", method)
+    ]
+    table = pd.concat(parts, ignore_index=True).reindex(columns=list(TABLE_COLUMNS))
+    return table.sort_values("flops", kind="stable", ignore_index=True)
+
+
+def _method_table(
+    ensemble: Ensemble, budgets: Array, method: str, level: float, tolerance: float
+) -> pd.DataFrame:
+    size = ensemble.predict("params_opt", budgets, method=method)
+    lo, hi = size.interval(level)
+    near = [near_optimal(ensemble, budget, tolerance, method) for budget in budgets]
+    samples = ensemble.cost.samples
+    columns = {
+        "flops": budgets,
+        "extrapolation": budgets / ensemble.flops_max,
+        "method": method,
+        "params_opt": np.exp(size.log),
+        "params_opt_lo": lo,
+        "params_opt_hi": hi,
+        "params_near_lo": [ends[0] for ends in near],
+        "params_near_hi": [ends[1] for ends in near],
+        "samples_opt": samples(np.exp(size.log), budgets),
+        # A larger model sees fewer samples: the ends swap.
+        "samples_opt_lo": samples(hi, budgets),
+        "samples_opt_hi": samples(lo, budgets),
+    }
+    for target in ("loss", "mean_return"):
+        if target in ensemble.noise and ensemble.forecasts(target, method):
+            law = ensemble.predict(f"{target}_opt", budgets, method=method)
+            columns |= value_columns(target, law, ensemble, level)
+    return pd.DataFrame(columns)

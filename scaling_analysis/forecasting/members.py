@@ -1,0 +1,136 @@
+"""The methods that a forecast is made of: their names, their fits and their spreads."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from scaling_analysis.errors import BootstrapError, FitError, ForecastError
+from scaling_analysis.estimators.baselines import fit_log_line, fit_persistence
+from scaling_analysis.estimators.bootstrapping import Bootstrap, bootstrap
+from scaling_analysis.estimators.protocol import FrontierFit
+from scaling_analysis.estimators.selection import Target
+from scaling_analysis.forecasting.combination import robust_sd
+from scaling_analysis.uncertainty.intervals import check_failures
+
+Array = NDArray[np.float64]
+Estimator = Callable[[pd.DataFrame], FrontierFit]
+FitQuantity = Literal["params_opt", "value_opt", "value"]
+"""Methods of a `FrontierFit` that are forecast."""
+Methods = Iterable[str] | Mapping[str, Estimator]
+
+BASELINES = ("persistence", "log-line")
+"""Forecast and scored beside the methods, never averaged with them."""
+
+
+def known_methods(target: Target) -> dict[str, Estimator]:
+    """Every method by its name, baselines last."""
+    from scaling_analysis.estimators.envelope import fit_envelope
+    from scaling_analysis.estimators.isoflop import fit_isoflop
+    from scaling_analysis.estimators.parametric import fit_parametric
+
+    isoflop = partial(fit_isoflop, target=target, space="log")
+    methods: dict[str, Estimator] = {
+        "isoflop-vertex": isoflop,
+        "isoflop-cubic": partial(isoflop, optimum="cubic", window=_CUBIC_WINDOW),
+        "isoflop-grid": partial(isoflop, optimum="grid"),
+        "envelope": partial(fit_envelope, target=target),
+    }
+    if target == "loss":
+        methods["parametric-additive"] = partial(fit_parametric, form="additive")
+        methods["parametric-tied"] = partial(fit_parametric, form="tied")
+    methods["persistence"] = partial(fit_persistence, target=target)
+    methods["log-line"] = partial(fit_log_line, target=target)
+    return methods
+
+
+_CUBIC_WINDOW = 7
+"""Sizes around the best one that a cubic goes through: three more than it has coefficients."""
+
+DEFAULT_METHODS: dict[str, tuple[str, ...]] = {
+    "loss": ("isoflop-vertex", "parametric-additive", "parametric-tied"),
+    "mean_return": ("isoflop-vertex",),
+}
+"""Averaged unless others are asked for. The raw grid optimum and the envelope read N_opt off the
+best single runs: quantised and, for returns, a winner's curse. A cubic instead of the parabola made
+the average neither better nor worse on public sweeps."""
+
+
+def resolve_methods(methods: Methods | None, target: Target) -> dict[str, Estimator]:
+    """Names or callables to callables, with the baselines added at the end."""
+    known = known_methods(target)
+    if methods is None:
+        methods = DEFAULT_METHODS[target]
+    if isinstance(methods, Mapping):
+        chosen = dict(methods)
+    else:
+        methods = [methods] if isinstance(methods, str) else list(methods)
+        unknown = [name for name in methods if name not in known]
+        if unknown:
+            raise ForecastError(
+                f"method {unknown[0]!r} is not known for {target}: choose among "
+                f"{', '.join(known)}, or give a mapping from a name to an estimator"
+            )
+        chosen = {name: known[name] for name in methods}
+    if not set(chosen) - set(BASELINES):
+        raise ForecastError("give at least one method beside the baselines")
+    return chosen | {name: known[name] for name in BASELINES}
+
+
+def fit_members(
+    runs: pd.DataFrame, methods: Mapping[str, Estimator], n_resamples: int, seed: int
+) -> tuple[dict[str, Bootstrap], dict[str, str]]:
+    """Fit and bootstrap every method, all on the same draws.
+
+    Returns the bootstraps by name, and for each method that could not be fitted or resampled the
+    reason. Only refusals of a fit are caught: a mistake in the log or in a method's code is raised.
+    """
+    members, failures = {}, {}
+    for name, estimator in methods.items():
+        try:
+            members[name] = resampled(runs, estimator, n_resamples, seed)
+        except (FitError, BootstrapError) as error:
+            failures[name] = str(error)
+    return members, failures
+
+
+def resampled(
+    runs: pd.DataFrame, estimator: Callable[[pd.DataFrame], Any], n_resamples: int, seed: int
+) -> Bootstrap:
+    """Bootstrap of a method, refused where more than a tenth of its replicates is no fit."""
+    try:
+        made = bootstrap(runs, estimator, n_resamples=n_resamples, rng=seed)
+    except BootstrapError:  # residuals without noise have no components
+        made = bootstrap(runs, estimator, scheme="jackknife", rng=seed)
+    check_failures(made.valid)
+    return made
+
+
+def log_forecast(
+    member: Bootstrap, quantity: FitQuantity, flops: ArrayLike, params: ArrayLike | None = None
+) -> tuple[Array, Array]:
+    """Log of a member's forecast and its bootstrap standard deviation, the shape of `flops`."""
+    replicates = log_value(member.replicates, quantity, flops, params)[member.valid]
+    if member.scheme == "jackknife":
+        spread = np.std(replicates, axis=0) * np.sqrt(len(replicates) - 1)
+    else:
+        spread = robust_sd(replicates)
+    return log_value(member.fit, quantity, flops, params), spread
+
+
+def log_value(
+    fit: FrontierFit, quantity: FitQuantity, flops: ArrayLike, params: ArrayLike | None = None
+) -> Array:
+    """Log of what a fit or its replicates expect; not finite where that is not positive."""
+    c = np.asarray(flops, dtype=np.float64)
+    n = None if params is None else np.asarray(params, dtype=np.float64)
+    # Far off the optimum a parabola in log N overflows; that is no forecast, and no error either.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        if quantity != "value":
+            return np.log(getattr(fit, quantity)(c))
+        if n is None:
+            raise ValueError("the value of a run needs its params")
+        return np.log(fit.value(n, c))

@@ -1,0 +1,261 @@
+"""The record of a hindcast: scores by distance, weights of methods, widening of intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scaling_analysis.encoding import decode_frame, encode_frame
+from scaling_analysis.errors import FitStatus
+from scaling_analysis.forecasting.combination import (
+    Widening,
+    fit_widening,
+    interval_score,
+    log_horizon,
+    method_weights,
+)
+
+Array = NDArray[np.float64]
+
+COMBINED = "combined"
+"""Name of the average of the methods."""
+
+QUANTITIES = ("params_opt", "loss_opt", "loss", "mean_return_opt", "mean_return")
+"""N_opt; loss and mean return at the optimum; loss and mean return of runs of stated sizes."""
+
+PRIOR_SCALE = {
+    "params_opt": 0.08,
+    "loss_opt": 0.15,
+    "loss": 0.15,
+    "mean_return_opt": 0.30,
+    "mean_return": 0.30,
+}
+"""Law error expected at C = e C_max before any hindcast, as a share of the trend of the log value
+(of log C itself for N_opt): the size of the errors of isoFLOP and surface fits one to two budgets
+ahead on public sweeps, twice that for returns."""
+
+_WEIGHED_BY = {"loss": "loss_opt", "mean_return": "mean_return_opt"}
+"""One set of weights for the optimum and the runs around it, from the less noisy of the two."""
+
+DISTANCES = (1.0, 3.0, 10.0, 30.0, np.inf)
+"""Borders of the extrapolation factors that scores are grouped by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Hindcast:
+    """Forecasts of budgets that were held out, beside what was observed there."""
+
+    cells: pd.DataFrame
+    """One row a quantity, method, origin and held-out budget (and size, for runs of stated sizes):
+    quantity, method, origin [FLOP], budget [FLOP], params, flops, trend (change of the log value a
+    factor e of compute had brought by then), observed, observed_se, predicted, base, sd, dof.
+    `observed` and what follows are logs. `base` is the spread of bootstrap and
+    methods, `sd` the widened one, with the error of the observation, as it would have been stated
+    at the origin; its quantiles are t with `dof` degrees of freedom."""
+    members: tuple[str, ...]
+    """Methods that are averaged, for all targets."""
+    levels: tuple[float, ...]
+    """Levels at which coverage is reported."""
+    failures: pd.DataFrame
+    """Methods that could not be fitted at an origin: target, origin, method, reason."""
+    status: FitStatus
+    messages: tuple[str, ...]
+    _records: dict[tuple[str, ...], "Record"] = field(default_factory=dict, repr=False)
+    """Arrays of the cells that were asked for before."""
+
+    def methods(self, quantity: str) -> list[str]:
+        """Methods with at least one forecast of a quantity, the combination first."""
+        of = self.cells[self.cells["quantity"] == quantity]
+        seen = of.loc[of["predicted"].notna(), "method"].unique().tolist()
+        return sorted(seen, key=lambda name: (name != COMBINED, seen.index(name)))
+
+    def weights(
+        self, quantity: str, methods: Sequence[str], extrapolation: float, spreads: Array
+    ) -> Array:
+        """Weight of each of `methods` in forecasts at `extrapolation` = C / C_max.
+
+        `spreads` are their bootstrap standard deviations there (see `method_weights`).
+        """
+        record = self._record(weighed_by(quantity, self.cells), methods)
+        return record.weights(float(np.log(max(extrapolation, 1.0))), spreads)
+
+    def widening(self, quantity: str, method: str = COMBINED) -> Widening:
+        """Law error of a method for a quantity, from all origins."""
+        return self._record(quantity, [method]).widening(0, PRIOR_SCALE[quantity])
+
+    def _record(self, quantity: str, methods: Sequence[str]) -> "Record":
+        key = (quantity, *methods)
+        if key not in self._records:
+            self._records[key] = Record.of(self.cells, quantity, methods)
+        return self._records[key]
+
+    def to_frame(self, level: float = 0.9) -> pd.DataFrame:
+        """The cells in natural units with the interval of `level` and whether it held.
+
+        Adds extrapolation, error (log observed minus log predicted), lo, hi, inside and score (the
+        interval score in logs, lower is better).
+        """
+        frame = self.cells.copy()
+        half = _quantile(level, frame["dof"].to_numpy()) * frame["sd"].to_numpy()
+        y, centre = frame["observed"].to_numpy(), frame["predicted"].to_numpy()
+        frame["extrapolation"] = frame["budget"] / frame["origin"]
+        frame["error"] = y - centre
+        frame["inside"] = np.abs(y - centre) <= half
+        frame["score"] = interval_score(y, centre - half, centre + half, level)
+        frame["lo"], frame["hi"] = np.exp(centre - half), np.exp(centre + half)
+        for name in ("observed", "predicted"):
+            frame[name] = np.exp(frame[name])
+        return frame[frame["predicted"].notna()].reset_index(drop=True)
+
+    def scores(self, level: float = 0.9) -> pd.DataFrame:
+        """Errors, coverage and interval score by quantity, method and extrapolation distance.
+
+        Returns
+        -------
+        DataFrame
+            quantity, method, distance ("1-3x", ..., "all"), cells, origins, error (root mean square
+            of the log error), bias (mean log error), coverage_50 ... for every level, width (median
+            full width of the interval of `level`, in logs), interval_score (mean, of `level`).
+        """
+        frame = self.to_frame(level)
+        frame["width"] = np.log(frame["hi"] / frame["lo"])
+        for each in self.levels:
+            frame[f"coverage_{each * 100:g}"] = self.to_frame(each)["inside"]
+        frame["distance"] = pd.cut(
+            frame["extrapolation"], DISTANCES, labels=_distance_names(), right=True
+        ).astype(str)
+        out = []
+        everything = frame.assign(distance="all")
+        for (quantity, method, distance), at in pd.concat([frame, everything]).groupby(
+            ["quantity", "method", "distance"], sort=False
+        ):
+            row: dict[str, Any] = {"quantity": quantity, "method": method, "distance": distance}
+            row |= {"cells": len(at), "origins": at["origin"].nunique()}
+            row |= {"error": np.sqrt((at["error"] ** 2).mean()), "bias": at["error"].mean()}
+            names = [f"coverage_{each * 100:g}" for each in self.levels]
+            row |= {name: at[name].mean() for name in names}
+            row |= {"width": at["width"].median(), "interval_score": at["score"].mean()}
+            out.append(row)
+        table = pd.DataFrame(out)
+        order = {name: i for i, name in enumerate([*_distance_names(), "all"])}
+        return table.sort_values(
+            ["quantity", "method", "distance"],
+            key=lambda c: c.map(order) if c.name == "distance" else c,
+            ignore_index=True,
+        )
+
+    def summary(self) -> str:
+        """Status and messages first, then the scores over all distances."""
+        lines = [f"hindcast: {self.status}", *(f"  {m}" for m in self.messages)]
+        scores = self.scores()
+        scores = scores[scores["distance"] == "all"]
+        covered = [f"coverage_{each * 100:g}" for each in self.levels]
+        for quantity in (q for q in QUANTITIES if q in set(scores["quantity"])):
+            table = scores[scores["quantity"] == quantity].sort_values("interval_score")
+            cells, origins = int(table["cells"].max()), int(table["origins"].max())
+            lines.append(f"{quantity}, {cells} forecasts from {origins} origins (errors in logs):")
+            shown = table[["method", "error", "bias", *covered, "width", "interval_score"]]
+            text = shown.to_string(index=False, float_format=lambda v: f"{v:.3f}")
+            lines += [f"  {line}" for line in text.splitlines()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.summary())}</pre>"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": type(self).__name__,
+            "cells": encode_frame(self.cells),
+            "members": list(self.members),
+            "levels": list(self.levels),
+            "failures": encode_frame(self.failures),
+            "status": str(self.status),
+            "messages": list(self.messages),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            cells=decode_frame(data["cells"]),
+            members=tuple(data["members"]),
+            levels=tuple(data["levels"]),
+            failures=decode_frame(data["failures"]),
+            status=FitStatus(data["status"]),
+            messages=tuple(data["messages"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Hindcast of one quantity as arrays: one row a method, one column a cell."""
+
+    cells: pd.DataFrame
+    """origin, budget, params, flops, trend, observed, observed_se of the cells, sorted."""
+    predicted: Array
+    """(methods, cells) logs; NaN where a method made no forecast."""
+    base: Array
+    """(methods, cells) spread of bootstrap and methods."""
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, quantity: str, methods: Sequence[str]) -> "Record":
+        """The record of `methods` from rows such as those of `Hindcast.cells`."""
+        rows = cells[cells["quantity"] == quantity]
+        key = ["origin", "budget", "params", "flops", "trend", "observed", "observed_se"]
+        groups = rows.groupby(key, dropna=False, sort=True).ngroup().to_numpy()
+        first = np.unique(groups, return_index=True)[1]
+        shape = len(methods), first.size
+        predicted, base = np.full(shape, np.nan), np.full(shape, np.nan)
+        for m, name in enumerate(methods):
+            own = (rows["method"] == name).to_numpy()
+            predicted[m, groups[own]] = rows.loc[own, "predicted"]
+            base[m, groups[own]] = rows.loc[own, "base"]
+        return cls(cells=rows[key].iloc[first], predicted=predicted, base=base)
+
+    def until(self, flops: float) -> "Record":
+        """What was on record when the largest budget run was `flops`."""
+        known = (self.cells["budget"] <= flops).to_numpy()
+        return Record(
+            cells=self.cells[known], predicted=self.predicted[:, known], base=self.base[:, known]
+        )
+
+    def weights(self, target_horizon: float, spreads: Array) -> Array:
+        """Weight of each method at a log horizon, the shape of `spreads` (methods, targets)."""
+        return method_weights(self._errors(), *self._when(), target_horizon, spreads)
+
+    def widening(self, method: int, prior_scale: float) -> Widening:
+        """Law error of one method."""
+        error_of_observation = self.cells["observed_se"].fillna(0.0).to_numpy(np.float64)
+        spread = np.hypot(self.base[method], error_of_observation)
+        trend = self.cells["trend"].to_numpy(np.float64)
+        return fit_widening(self._errors()[method], spread, *self._when(), trend, prior_scale)
+
+    def _errors(self) -> Array:
+        return self.cells["observed"].to_numpy(np.float64) - self.predicted
+
+    def _when(self) -> tuple[Array, Array]:
+        """Log horizon and origin of the cells."""
+        origin = self.cells["origin"].to_numpy(np.float64)
+        return log_horizon(self.cells["budget"], origin), origin
+
+
+def weighed_by(quantity: str, cells: pd.DataFrame) -> str:
+    """The quantity whose errors decide the weights for `quantity`."""
+    other = _WEIGHED_BY.get(quantity, quantity)
+    return other if (cells["quantity"] == other).any() else quantity
+
+
+def _distance_names() -> list[str]:
+    ends = [f"{a:g}-{b:g}x" for a, b in pairwise(DISTANCES[:-1])]
+    return [*ends, f"over {DISTANCES[-2]:g}x"]
+
+
+def _quantile(level: float, dof: Array) -> Array:
+    from scipy.stats import t
+
+    return np.asarray(t.ppf(0.5 + level / 2, dof), dtype=np.float64)

@@ -1,0 +1,42 @@
+"""The return through the loss: a forecast of the loss, and the link from loss to return."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scaling_analysis.estimators.bootstrapping import Bootstrap
+from scaling_analysis.estimators.link import ReturnLink
+from scaling_analysis.estimators.return_link import fit_return_link
+from scaling_analysis.forecasting.combination import robust_sd
+from scaling_analysis.forecasting.members import resampled
+
+Array = NDArray[np.float64]
+LinkEstimator = Callable[[pd.DataFrame], ReturnLink]
+
+LINK = "link"
+"""Name of this way among the methods for the mean return."""
+
+
+def fit_link(
+    runs: pd.DataFrame, estimator: LinkEstimator | None, n_resamples: int, seed: int
+) -> Bootstrap:
+    """The link, `fit_return_link` unless another is given, with replicates by runs."""
+    return resampled(runs, fit_return_link if estimator is None else estimator, n_resamples, seed)
+
+
+def link_forecast(link: Bootstrap, log_loss: Array, loss_sd: Array) -> tuple[Array, Array]:
+    """Log return at forecast losses, and its spread from the loss and from the link.
+
+    The part of the loss is half the difference of the returns one standard deviation to either
+    side, so that a link that flattens there says so.
+    """
+
+    def log_return(fit: ReturnLink, at: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log(fit.predict(np.exp(at)))
+
+    better, worse = (log_return(link.fit, log_loss + side * loss_sd) for side in (-1.0, 1.0))
+    of_link = robust_sd(log_return(link.replicates, log_loss)[link.valid])
+    return log_return(link.fit, log_loss), np.hypot(np.abs(better - worse) / 2, of_link)

@@ -1,0 +1,125 @@
+"""Every method side by side: exponent, forecast, record in the hindcast, weight."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_analysis.errors import BootstrapError
+from scaling_analysis.estimators.bootstrapping import Bootstrap
+from scaling_analysis.forecasting.members import BASELINES
+from scaling_analysis.forecasting.result import Forecast
+from scaling_analysis.forecasting.scores import COMBINED
+from scaling_analysis.forecasting.through_link import LINK
+from scaling_analysis.report.model import Section, Table
+from scaling_analysis.report.wording import MISSING, compute, count, percent, quantity
+
+_NAME = {"loss": "loss", "mean_return": "mean return"}
+
+
+def methods_section(forecast: Forecast, targets: list[str]) -> Section:
+    """One table a target, in the order of the forecast."""
+    return Section(
+        key="methods",
+        title="Every method side by side",
+        paragraphs=(
+            "Methods are averaged by how well each one forecast held-out budgets of this log; the "
+            "weight is that at the first budget forecast. The baselines, persistence (nothing "
+            "improves) and a straight line in logs, are never averaged: a method that does not "
+            "beat them earns no trust.",
+        ),
+        tables=tuple(_table(forecast, target) for target in targets),
+    )
+
+
+def _table(forecast: Forecast, target: str) -> Table:
+    e, level = forecast.ensemble, forecast.level
+    flops = float(forecast.table["flops"].min())
+    scored, record = _record(forecast, target)
+    weights = e.weights(target, flops)
+    members = e.losses if target == "loss" else e.returns
+    names = [COMBINED, *e.methods(target), *(b for b in BASELINES if b in members)]
+    rows = []
+    for name in names:
+        if not e.forecasts(f"{target}_opt", name):
+            continue
+        said = np.exp(e.predict(f"{target}_opt", flops, method=name).log[0])
+        rows.append(
+            (
+                "average" if name == COMBINED else name,
+                _exponent(members.get(name), level),
+                _size(forecast, name, flops),
+                quantity(float(said)),
+                *record.get(name, (MISSING,) * 3),
+                _weight(name, weights),
+            )
+        )
+    origin = f"Hindcast of {scored.replace('_', ' ')}: " if record else "No hindcast. "
+    return Table(
+        caption=(
+            f"Methods for the {_NAME[target]} at {compute(flops)} FLOP. {origin}error is the root "
+            f"mean square of the log error, inside the share of {percent(level)} intervals that "
+            "held, score the mean interval score in logs (lower is better)."
+        ),
+        columns=(
+            "method",
+            f"exponent of N_opt ({percent(level)})",
+            "N_opt",
+            _NAME[target],
+            "error",
+            "inside",
+            "score",
+            "weight",
+        ),
+        rows=tuple(rows),
+        emphasis=(0,),
+    )
+
+
+def _record(forecast: Forecast, target: str) -> tuple[str, dict[str, tuple[str, str, str]]]:
+    """What was scored, and error, coverage and interval score of each method."""
+    past, level = forecast.ensemble.hindcast, forecast.level
+    if past is None:
+        return "", {}
+    frame = past.to_frame(level)
+    known = set(frame["quantity"])
+    scored = next((q for q in (f"{target}_opt", target) if q in known), "")
+    out = {}
+    for name, at in frame[frame["quantity"] == scored].groupby("method"):
+        rms = float(np.sqrt((at["error"] ** 2).mean()))
+        held = f"{int(at['inside'].sum())} of {len(at)}"
+        out[str(name)] = percent(rms), held, f"{at['score'].mean():.3f}"
+    return scored, out
+
+
+def _exponent(member: Bootstrap | None, level: float) -> str:
+    """Mean exponent of N_opt over the compute of the rows, with its bootstrap interval."""
+    if member is None:
+        return MISSING
+    span = np.array([member.fit.rows["flops"].min(), member.fit.rows["flops"].max()])
+
+    def exponent(fit: Any) -> NDArray[np.float64]:
+        log_n = np.log(fit.params_opt(span))
+        return (log_n[..., 1] - log_n[..., 0]) / np.log(span[1] / span[0])
+
+    value = float(exponent(member.fit))
+    if not np.isfinite(value) or value == 0:
+        return MISSING
+    try:
+        lo, hi = member.interval(exponent, level=level)
+    except BootstrapError:
+        return f"{value:.3f}"
+    return f"{value:.3f} ({lo:.3f} to {hi:.3f})"
+
+
+def _size(forecast: Forecast, name: str, flops: float) -> str:
+    e = forecast.ensemble
+    if name == LINK or not e.forecasts("params_opt", name):
+        return MISSING
+    return count(float(np.exp(e.predict("params_opt", flops, method=name).log[0])))
+
+
+def _weight(name: str, weights: dict[str, float]) -> str:
+    if name == COMBINED:
+        return ""
+    return percent(round(weights[name], 3)) if name in weights else "baseline"

@@ -1,0 +1,270 @@
+"""From a forecast and what stands beside it to the report model: what is said, in which order."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from scaling_analysis.forecasting.result import Forecast
+from scaling_analysis.forecasting.scores import COMBINED
+from scaling_analysis.forecasting.verification import Verification
+from scaling_analysis.report import pictures
+from scaling_analysis.report.answering import TARGETS, WORDS, answer, answer_table, calculator
+from scaling_analysis.report.comparing import methods_section
+from scaling_analysis.report.equations import equations, link_equation
+from scaling_analysis.report.judging import verdict_section
+from scaling_analysis.report.model import Report, Section, Table
+from scaling_analysis.report.sources import profile_fit
+from scaling_analysis.report.wording import clipped, interval
+from scaling_analysis.runlog.audit import Audit
+
+_MOST_NAMED = 12
+
+
+def compose(
+    forecast: Forecast,
+    runs: pd.DataFrame,
+    audit: Audit,
+    verification: Verification | None,
+    *,
+    title: str,
+    command: str,
+) -> Report:
+    """All that the report says, as data.
+
+    Parameters
+    ----------
+    forecast : Forecast
+        Its own fits, rows and dates are what is shown.
+    runs : DataFrame
+        The log, for what was left out of the fits.
+    audit : Audit
+        Of the same log.
+    verification : Verification or None
+        The verdict on this forecast, if there is one.
+    title : str
+    command : str
+        What makes this report again.
+    """
+    targets = [name for name in TARGETS if name in forecast.ensemble.noise]
+    sections = [
+        _profiles(forecast, targets),
+        _frontier(forecast),
+        _laws(forecast, targets, verification),
+        _link(forecast, targets),
+        methods_section(forecast, targets),
+        _hindcast(forecast),
+        verdict_section(verification),
+        _audit(audit),
+        _left_out(runs),
+        _again(forecast, command),
+    ]
+    return Report(
+        title=title,
+        subtitle=_subtitle(forecast, runs),
+        date=_date(forecast.time_utc),
+        answer=answer(forecast, targets, verification),
+        table=answer_table(forecast, targets),
+        cautions=tuple(forecast.messages),
+        calculator=calculator(forecast, targets),
+        sections=tuple(section for section in sections if section is not None),
+    )
+
+
+def _subtitle(forecast: Forecast, runs: pd.DataFrame) -> str:
+    fitted = len(forecast.rows)
+    text = f"{fitted} checkpoints of {forecast.rows['run_id'].nunique()} runs fitted"
+    more = len(runs) - fitted
+    return f"{text}, {more} more rows in the log" if more > 0 else text
+
+
+def _date(time_utc: str) -> str:
+    return "" if time_utc.startswith("1970-01-01") else time_utc
+
+
+def _profiles(forecast: Forecast, targets: list[str]) -> Section:
+    figures, tables, said = [], [], []
+    for target in targets:
+        fit = profile_fit(forecast, target)
+        if fit is None:
+            said.append(
+                f"No isoFLOP profile of the {WORDS[target]} could be fitted; what there is to "
+                "know before using these numbers says why."
+            )
+            continue
+        figures.append(pictures.profiles(fit))
+        tables.append(pictures.optima_table(fit))
+    return Section(
+        key="profiles",
+        title="IsoFLOP profiles",
+        paragraphs=(
+            "Every budget buys a large model for few samples or a small one for many. Where the "
+            "curve of a budget turns is its best size; how flat it is there says how much the "
+            "choice matters.",
+            *said,
+        ),
+        figures=tuple(figures),
+        tables=tuple(tables),
+    )
+
+
+def _frontier(forecast: Forecast) -> Section:
+    return Section(
+        key="frontier",
+        title="The compute-optimal frontier",
+        paragraphs=(
+            "How the best size and the best number of samples grow with compute. Dots are the "
+            "optima of single budgets; the line is the average of all methods, weighed by how "
+            "well each one has forecast; squares are the forecast.",
+        ),
+        equations=equations(forecast, ("N",)),
+        figures=(
+            pictures.frontier(forecast, "params_opt"),
+            pictures.frontier(forecast, "samples_opt"),
+        ),
+    )
+
+
+def _laws(forecast: Forecast, targets: list[str], verification: Verification | None) -> Section:
+    shown = [t for t in targets if forecast.ensemble.forecasts(t, COMBINED)]
+    return Section(
+        key="laws",
+        title="What to expect at the optimum",
+        paragraphs=(
+            "The dark band is the expected value at the compute-optimal size with the error of "
+            "the law itself; the light band is a single new run. Grey points are all runs of the "
+            "log, optimal or not.",
+        ),
+        equations=equations(forecast, ("L", "R")),
+        figures=tuple(pictures.law(forecast, target, verification) for target in shown),
+    )
+
+
+def _link(forecast: Forecast, targets: list[str]) -> Section | None:
+    link = forecast.ensemble.link
+    if link is None:
+        return None
+    lo, hi = link.fit.loss_range
+    return Section(
+        key="link",
+        title="From loss to return",
+        paragraphs=(
+            "What an agent of a given loss scores. The link was fitted to losses from "
+            f"{interval(lo, hi)}; below, it is an extrapolation.",
+            *link.fit.messages,
+        ),
+        equations=link_equation(link.fit),
+        figures=(pictures.link(link, forecast.level),),
+    )
+
+
+def _hindcast(forecast: Forecast) -> Section:
+    past = forecast.ensemble.hindcast
+    if past is None:
+        return Section(
+            key="hindcast",
+            title="Hindcast",
+            paragraphs=(
+                "The log has too few budgets to hold some out and forecast them. The intervals "
+                "rest on errors that are usual for such laws, not on this log's own.",
+            ),
+        )
+    known = set(past.cells.loc[past.cells["predicted"].notna(), "quantity"])
+    order = [("loss_opt", "loss"), ("mean_return_opt", "mean_return"), ("params_opt",)]
+    chosen = [next((q for q in names if q in known), None) for names in order]
+    return Section(
+        key="hindcast",
+        title="Hindcast: would it have been right before?",
+        paragraphs=(
+            "The log was cut at earlier budgets, the whole procedure repeated on what came before "
+            "(choice of weights and widths included), and the budgets beyond forecast. A bar is "
+            "the interval as it would have been stated, around 1; a dot is what was observed. "
+            "Nothing is claimed about distances farther than these but by extrapolating the "
+            "errors themselves.",
+            *past.messages,
+        ),
+        figures=tuple(pictures.hindcast(past, q, forecast.level) for q in chosen if q),
+    )
+
+
+def _audit(audit: Audit) -> Section:
+    rows = tuple(
+        (str(f.severity), f.what, " ".join(t for t in (f.where, f.bias) if t), f.remedy)
+        for f in audit.findings
+    )
+    said = (
+        f"{audit.rows} rows, {audit.usable} of them usable, of {audit.runs} runs were looked at "
+        "for what silently ruins a fit."
+    )
+    table = Table(
+        caption="What the audit found, the most important first.",
+        columns=("", "what", "where, and which way it moves a fit", "what to do"),
+        rows=rows,
+        text_columns=(0, 1, 2, 3),
+        emphasis=tuple(i for i, row in enumerate(rows) if row[0] == "serious"),
+    )
+    return Section(
+        key="audit",
+        title="What is wrong with the data",
+        paragraphs=(said,) if rows else (said, "Nothing was found."),
+        tables=(table,) if rows else (),
+    )
+
+
+def _left_out(runs: pd.DataFrame) -> Section:
+    out = runs[runs["status"] != "ok"]
+    if out.empty:
+        return Section(
+            key="left-out", title="What was left out", paragraphs=("Every row of the log is used.",)
+        )
+    rows = []
+    for (status, note), at in out.assign(note=out["note"].fillna("")).groupby(["status", "note"]):
+        names = _named(at["run_id"].astype(str).unique())
+        rows.append((str(status), clipped(str(note), 400), str(len(at)), names))
+    return Section(
+        key="left-out",
+        title="What was left out",
+        paragraphs=(f"{len(out)} of {len(runs)} rows enter no fit.",),
+        tables=(
+            Table(
+                caption="Rows that were left out, with the reason in the log.",
+                columns=("status", "reason", "rows", "runs"),
+                rows=tuple(rows),
+                text_columns=(0, 1, 3),
+            ),
+        ),
+    )
+
+
+def _named(names: Iterable[str]) -> str:
+    every = [clipped(name, 60) for name in names]
+    shown = ", ".join(every[:_MOST_NAMED])
+    more = len(every) - _MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _again(forecast: Forecast, command: str) -> Section:
+    e = forecast.ensemble
+    boot = next(iter((e.losses or e.returns).values()))
+    facts = [
+        ("forecast made", _date(forecast.time_utc) or "undated: the log carries no time"),
+        ("forecast hash", forecast.hash),
+        ("hash of the fitted rows", forecast.content_hash),
+        ("seed", "a generator was passed on" if forecast.seed is None else str(forecast.seed)),
+        ("replicates", f"{len(boot.valid)} a method, {boot.scheme} by {boot.unit}"),
+        ("evaluation protocol", forecast.protocol or "none"),
+        *((f"version of {name}", text) for name, text in forecast.versions.items()),
+    ]
+    return Section(
+        key="reproduce",
+        title="To make this again",
+        paragraphs=("The same log, seed and versions give the same numbers, byte for byte.",),
+        code=command,
+        tables=(
+            Table(
+                caption="What this report rests on.",
+                columns=("what", "value"),
+                rows=tuple((name, clipped(text, 200)) for name, text in facts),
+                text_columns=(0, 1),
+            ),
+        ),
+    )

@@ -1,0 +1,209 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scaling_analysis as sa
+from scaling_analysis.estimators.bootstrapping import fit_from_dict
+from scaling_analysis.forecasting.simulation import AdditiveSurface
+
+LAW = AdditiveSurface(E=0.1, A=40.0, alpha=0.35, B=300.0, beta=0.37)
+LINKS = {
+    "power": (lambda loss: 20 + 210 * loss**-1.66, {"floor": 20.0}),
+    "inverse": (lambda loss: 5 + 1 / (2e-3 * loss**2.1 + 1.2e-4), {"floor": 5.0}),
+    "logistic": (lambda loss: 10 + 990 / (1 + 6 * loss**3), {"floor": 10.0, "ceiling": 1000.0}),
+}
+NEW = np.array([0.12, 0.3, 1.0, 6.0])
+
+
+def simulated(link, noise=0.0, **options):
+    options = {"episodes": 10**12, "return_noise": 0.0} | options
+    runs = sa.simulate_runs(
+        LAW,
+        np.geomspace(3e5, 3e8, 9),
+        np.geomspace(1e14, 1e18, 9),
+        link=link,
+        rng=4,
+        **options,
+    )
+    if noise:
+        factor = np.exp(noise * np.random.default_rng(1).standard_normal(len(runs)))
+        runs["mean_return"] *= factor
+    return runs
+
+
+def exact(link):
+    """Without even the noise of 1e12 episodes."""
+    runs = simulated(link)
+    return runs.assign(mean_return=link(runs["loss"]))
+
+
+@pytest.mark.parametrize("form", LINKS)
+def test_noiseless_links_are_recovered(form):
+    link, ends = LINKS[form]
+    fit = sa.fit_return_link(exact(link), form, **ends)
+    np.testing.assert_allclose(fit.predict(NEW), link(NEW), rtol=1e-6)
+    assert fit.spread < 1e-6
+    assert fit.loss_range[0] < fit.loss_range[1]
+
+
+@pytest.mark.parametrize("form", LINKS)
+def test_auto_finds_the_form(form):
+    link, ends = LINKS[form]
+    fit = sa.fit_return_link(exact(link), **ends)
+    assert fit.form == form
+    assert f"form '{form}' forecasts the returns of lower losses" in fit.messages[0]
+
+
+def test_the_power_law_of_the_optima():
+    link = LINKS["power"][0]
+    runs = exact(link)
+    off = runs["loss"] > 1.02 * runs.groupby("budget")["loss"].transform("min")
+    runs.loc[off, "mean_return"] *= 0.5
+    fit = sa.fit_return_link(runs, "power", floor=20.0, points="optimum")
+    np.testing.assert_allclose(fit.predict(NEW), link(NEW), rtol=1e-6)
+    table = fit.ols_table()
+    assert table.loc["return", "points"] == 9
+    np.testing.assert_allclose(table.loc["return", "slope"], 1.66, rtol=1e-6)
+
+
+def test_the_monotone_link_passes_through_the_curve_and_stays_constant_beyond():
+    link = LINKS["inverse"][0]
+    runs = exact(link)
+    fit = sa.fit_return_link(runs, "monotone")
+    inside = np.array([0.35, 0.6, 1.5])
+    np.testing.assert_allclose(fit.predict(inside), link(inside), rtol=0.08)
+    assert fit.predict(1e-3) == pytest.approx(runs["mean_return"].max(), rel=0.05)
+    assert fit.predict(50.0) == pytest.approx(runs["mean_return"].min(), rel=0.05)
+    falling = fit.predict(np.geomspace(1e-3, 50, 400))
+    assert (np.diff(falling) <= 1e-9 * falling[0]).all()
+
+
+def test_a_monotone_replicate_sees_only_its_own_rows():
+    runs = exact(LINKS["power"][0])
+    fit = sa.fit_return_link(runs, "monotone")
+    early = (fit.rows["loss"] > 0.6).to_numpy()
+    found = fit.refit(weights=early.astype(float)[None])
+    highest = fit.rows["mean_return"][early].max()
+    assert found.predict(0.12)[0] <= highest * 1.001
+
+
+def test_spread_is_that_of_the_rows():
+    runs = simulated(LINKS["power"][0], noise=0.2)
+    fit = sa.fit_return_link(runs, "power")
+    # 81 rows know a standard deviation to 8 %.
+    assert fit.spread == pytest.approx(0.2, rel=0.2)
+    assert fit.residual_space == "log"
+    np.testing.assert_allclose(fit.untransform(fit.transform([30.0, 400.0])), [30.0, 400.0])
+
+
+def test_logit_residuals_stay_between_floor_and_ceiling():
+    link, ends = LINKS["logistic"]
+    fit = sa.fit_return_link(exact(link), "logistic", **ends)
+    assert fit.residual_space == "logit"
+    wide = fit.untransform(fit.transform(fit.predict(0.5)) + np.array([-50.0, 0.0, 50.0]))
+    np.testing.assert_allclose(wide, [10.0, fit.predict(0.5), 1000.0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("form", [*LINKS, "monotone"])
+def test_replicates(form):
+    link, ends = LINKS.get(form, LINKS["power"])
+    fit = sa.fit_return_link(simulated(link, noise=0.02), form, **(ends if form in LINKS else {}))
+    n = len(fit.rows)
+    ones = fit.refit(weights=np.ones((3, n)))
+    np.testing.assert_allclose(ones.predict(NEW), np.tile(fit.predict(NEW), (3, 1)), rtol=1e-7)
+    assert ones.predict(0.5).shape == (3,)
+    assert ones.predict(np.full((3, 2), 0.5), paired=True).shape == (3, 2)
+    assert ones.valid().all()
+    weights = np.random.default_rng(0).integers(0, 3, (4, n)).astype(float)
+    found = fit.refit(weights=weights)
+    own = found.predict(np.tile(NEW, (4, 1)), paired=True)
+    np.testing.assert_allclose(own, found.predict(NEW), rtol=1e-12)
+    back = fit_from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+    np.testing.assert_array_equal(back.predict(NEW), found.predict(NEW))
+    one = found.replicate(2)
+    np.testing.assert_allclose(one.predict(NEW), found.predict(NEW)[2], rtol=1e-12)
+
+
+def test_losses_can_be_resampled_with_the_returns():
+    runs = exact(LINKS["power"][0])
+    fit = sa.fit_return_link(runs, "power", floor=20.0)
+    loss = np.stack([fit.rows["loss"], 2 * fit.rows["loss"]])
+    found = fit.refit(loss=loss)
+    np.testing.assert_allclose(found.predict(1.0), [fit.predict(1.0), fit.predict(0.5)], rtol=1e-9)
+
+
+def test_units_do_not_matter():
+    runs = simulated(LINKS["inverse"][0], noise=0.05)
+    fit = sa.fit_return_link(runs, "inverse")
+    scaled = runs.assign(loss=runs["loss"] / np.log(2), mean_return=runs["mean_return"] * 1e-3)
+    other = sa.fit_return_link(scaled, "inverse")
+    np.testing.assert_allclose(other.predict(NEW / np.log(2)), fit.predict(NEW) * 1e-3, rtol=1e-5)
+
+
+def test_rows_at_the_floor_are_named():
+    runs = exact(LINKS["power"][0])
+    low = runs["mean_return"].sort_values().iloc[3]
+    fit = sa.fit_return_link(runs, "power", floor=low)
+    assert f"4 of 81 rows return no more than the floor of {low:g}" in fit.messages[0]
+
+
+def test_an_asymptote_close_to_the_highest_return_is_named():
+    runs = exact(lambda loss: 1 / (1e-4 * loss**3 + 1e-3))
+    fit = sa.fit_return_link(runs, "inverse")
+    assert any("never exceeds 1,000 points" in message for message in fit.messages)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"form": "spline"}, "form is 'spline'"),
+        ({}, {"points": "best"}, "points is 'best'"),
+        ({}, {"form": "monotone", "points": "optimum"}, "needs points='rows'"),
+        ({}, {"form": "logistic"}, "needs ceiling="),
+        ({}, {"ceiling": 100.0}, "at or above ceiling=100"),
+        ({}, {"ceiling": 9e9, "floor": 1e10}, "ceiling=9e\\+09 is not above floor=1e\\+10"),
+        ({"mean_return": -5.0}, {}, "with negative returns state floor="),
+        ({"mean_return": 5.0}, {}, "all returns are 5: there is no link"),
+        ({}, {"floor": 1e9}, "0 rows have a loss and a return above the floor"),
+    ],
+)
+def test_what_carries_no_link_is_refused(change, options, message):
+    with pytest.raises(sa.FitError, match=message):
+        sa.fit_return_link(exact(LINKS["power"][0]).assign(**change), **options)
+
+
+def test_returns_that_rise_with_the_loss_are_refused():
+    runs = exact(LINKS["power"][0])
+    with pytest.raises(sa.FitError, match="does not fall with the loss"):
+        sa.fit_return_link(runs.assign(mean_return=runs["loss"] * 100), "power")
+    with pytest.raises(sa.FitError, match="the same at the smallest and the largest loss"):
+        sa.fit_return_link(runs.assign(mean_return=runs["loss"] * 100), "monotone")
+
+
+def test_rows_without_a_return_are_left_out():
+    runs = exact(LINKS["power"][0])
+    runs.loc[::2, "mean_return"] = np.nan
+    assert len(sa.fit_return_link(runs, "power").rows) == 40
+
+
+SUMMARY = """\
+link-power of mean_return on loss: ok
+81 rows of 9 runs, loss 0.271 to 5.41
+R = 20 + 210 L^-1.6600
+spread of a row around it: {spread} (log return)"""
+
+
+def test_summary():
+    fit = sa.fit_return_link(exact(LINKS["power"][0]), "power", floor=20.0)
+    assert fit.summary() == SUMMARY.format(spread=f"{float(fit.spread):.3g}")
+
+
+def test_bootstrap_covers_the_link():
+    runs = simulated(lambda loss: 210 * loss**-1.66, return_noise=0.1, episodes=400)
+    boot = sa.bootstrap(runs, lambda r: sa.fit_return_link(r, "power"), n_resamples=400)
+    lo, hi = boot.interval(lambda link: link.predict(0.2))
+    assert lo < 210 * 0.2**-1.66 < hi
+    assert hi / lo < 2
+    assert isinstance(boot.replicates.rows, pd.DataFrame)

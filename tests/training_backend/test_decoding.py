@@ -1,0 +1,181 @@
+"""Recordings to shards: once, completely, resumable, and damaged games by name."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from scaling_analysis.errors import TrainError
+from training_backend import decoding
+from training_backend.decoding import encode_games, read_about, read_frames, write_shards
+from training_backend.demonstrations import open_index, read_keys
+from training_backend.shards import Shards
+from training_backend.tasks import nethack
+
+
+def encode_alone(game):
+    """Columns of one game by a plain loop over its frames."""
+    frames = [np.concatenate(parts) for parts in zip(*read_frames(game, 97), strict=True)]
+    chars, colors, cursor, keys = frames
+    encoder = nethack.Encoder(1)
+    previous = np.array([nethack.NO_ACTION], np.uint8)
+    columns = {field.name: [] for field in nethack.FIELDS}
+    for t in range(len(keys)):
+        now = slice(t, t + 1)
+        fields = encoder.encode(chars[now], colors[now], cursor[now], previous)
+        for name, value in fields.items():
+            columns[name].append(value[0])
+        previous = nethack.ACTION_OF_KEY[keys[now]]
+    stacked = {name: np.stack(values) for name, values in columns.items()}
+    return stacked | {"action": nethack.ACTION_OF_KEY[keys]}
+
+
+@pytest.fixture
+def broken_off(recorded_games, tmp_path):
+    """A recording of which half was copied."""
+    game = recorded_games[0]
+    path = tmp_path / "half.ttyrec3.bz2"
+    content = game.paths[0].read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return dataclasses.replace(game, paths=(path,))
+
+
+def test_frames_are_the_play_and_nothing_else(recorded_games):
+    for game in recorded_games:
+        keys = np.concatenate([block[3] for block in read_frames(game, 64)])
+        recorded, _ = read_keys(game.paths[0])
+        assert keys.tobytes() == recorded[game.lead : game.lead + game.played]
+
+
+def test_blocks_are_full_but_the_last(recorded_games):
+    lengths = [len(block[3]) for block in read_frames(recorded_games[0], 64)]
+    assert set(lengths[:-1]) == {64}
+    assert sum(lengths) == recorded_games[0].played
+
+
+def test_games_side_by_side_are_encoded_as_alone(recorded_games, monkeypatch):
+    monkeypatch.setattr(decoding, "_LANES", 3)  # so that one lane plays two games
+    games, columns, skipped = encode_games(recorded_games)
+    assert [game["name"] for game in games] == [game.name for game in recorded_games]
+    assert [game["steps"] for game in games] == [game.played for game in recorded_games]
+    assert [game["score"] for game in games] == [game.points for game in recorded_games]
+    assert not skipped
+    start = 0
+    for game in recorded_games[:2]:
+        for name, array in encode_alone(game).items():
+            np.testing.assert_array_equal(columns[name][start : start + game.played], array)
+        start += game.played
+
+
+def test_shards_hold_every_transition_once(recorded_games, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "GAMES_A_SHARD", 2)
+    seen = []
+    decoded = write_shards(recorded_games, tmp_path, on_shard=lambda *now: seen.append(now))
+    assert (decoded.games, decoded.skipped) == (4, ())
+    assert decoded.transitions == sum(game.played for game in recorded_games)
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    shards = Shards(tmp_path)
+    assert len(shards) == decoded.transitions
+    assert shards.games == sorted(game.name for game in recorded_games)
+    path = sorted(tmp_path.glob("*.arrow"))[0]
+    with pa.memory_map(str(path)) as source:
+        assert pa.ipc.open_file(source).num_record_batches == 1
+
+
+def test_shards_that_exist_are_kept_and_others_go(recorded_games, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "GAMES_A_SHARD", 2)
+    write_shards(recorded_games, tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.arrow")}
+    fingerprint = Shards(tmp_path).fingerprint
+    (tmp_path / "9999-of-before.arrow").write_bytes(b"")
+    sorted(tmp_path.glob("*.arrow"))[1].unlink()
+    write_shards(recorded_games, tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.arrow")}
+    assert set(after) == set(before)
+    assert sum(after[name] == before[name] for name in after) == 1
+    assert Shards(tmp_path).fingerprint == fingerprint
+    assert not list(tmp_path.glob(".*"))  # nothing half-written
+
+
+def test_processes_write_the_same_shards(recorded_games, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "GAMES_A_SHARD", 2)
+    for workers in (1, 2):
+        write_shards(recorded_games, tmp_path / str(workers), workers=workers)
+    one, two = (sorted((tmp_path / str(n)).glob("*.arrow")) for n in (1, 2))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_a_damaged_recording_is_named_and_left_out(recorded_games, broken_off, tmp_path):
+    missing = dataclasses.replace(recorded_games[1], paths=(tmp_path / "gone.bz2",))
+    decoded = write_shards([broken_off, missing, recorded_games[2]], tmp_path / "shards")
+    assert decoded.games == 1
+    named = dict(decoded.skipped)
+    assert "breaks off" in named[broken_off.name]
+    assert "half.ttyrec3.bz2" in named[broken_off.name]
+    assert "no such file" in named[missing.name]
+    again = write_shards([broken_off, missing, recorded_games[2]], tmp_path / "shards")
+    assert again == decoded
+
+
+def test_a_recording_shorter_than_its_game_is_left_out(recorded_games):
+    game = dataclasses.replace(recorded_games[0], played=10_000)
+    games, _, skipped = encode_games([game, recorded_games[1]])
+    assert [each["name"] for each in games] == [recorded_games[1].name]
+    assert skipped[0][0] == game.name
+    assert "steps before its game does" in skipped[0][1]
+
+
+def test_corrupt_bytes_are_noticed(recorded_games, tmp_path):
+    game = recorded_games[0]
+    content = bytearray(game.paths[0].read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path = tmp_path / "corrupt.ttyrec3.bz2"
+    path.write_bytes(content)
+    with pytest.raises(TrainError, match=r"corrupt\.ttyrec3\.bz2: damaged"):
+        next(read_frames(dataclasses.replace(game, paths=(path,)), 64))
+
+
+def test_no_games_is_an_error_that_says_what_to_do(broken_off, tmp_path):
+    with pytest.raises(TrainError, match="record some with `scaling-train collect`"):
+        write_shards([], tmp_path)
+    with pytest.raises(TrainError, match=r"none of 1 games could be decoded.*breaks off"):
+        write_shards([broken_off], tmp_path)
+
+
+def test_a_full_disk_is_an_error_and_keeps_finished_shards(recorded_games, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "GAMES_A_SHARD", 2)
+    write_shards(recorded_games[:2], tmp_path)
+    kept = list(tmp_path.glob("*.arrow"))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(decoding.os, "fsync", full)
+    with pytest.raises(TrainError, match=r"No space left.*finished shards are kept"):
+        write_shards(recorded_games, tmp_path)
+    assert list(tmp_path.iterdir()) == kept
+
+
+def test_a_file_that_is_no_shard_is_named(tmp_path):
+    path = tmp_path / "0000-x.arrow"
+    path.write_bytes(b"hello")
+    with pytest.raises(TrainError, match=r"0000-x\.arrow: not a shard of demonstrations"):
+        read_about(path)
+
+
+def test_games_of_another_player_are_decoded_by_the_same_path(reference_data, tmp_path):
+    games = open_index(reference_data / "nld_autoascend", tmp_path / "index.db")
+    short = [dataclasses.replace(game, played=400) for game in games[:2]]
+    decoded = write_shards(short, tmp_path / "shards")
+    assert decoded.transitions == 800
+    shards = Shards(tmp_path / "shards")
+    assert (shards.scores == [game.points for game in short]).all()
+    whole = next(read_frames(games[0], 64))
+    part = next(read_frames(short[0], 64))
+    assert (whole[3] == part[3]).all()
+    about = read_about(next((tmp_path / "shards").glob("*.arrow")))
+    assert about["fields"] == json.loads(
+        json.dumps([dataclasses.asdict(field) for field in nethack.FIELDS])
+    )

@@ -1,0 +1,181 @@
+"""`scaling-train`: from recorded games to a run log, and what it says when it cannot."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("nle")
+
+from scaling_analysis import load_episodes, load_runs, write_plan
+from training_backend import cli, demonstrations, recording
+
+RUN_ID = "lstm-4000-s0"
+
+
+def _plan(folder: Path, **changes: object) -> Path:
+    row = {
+        "run_id": RUN_ID,
+        "agent": "lstm",
+        "task": "nethack",
+        "params": 4e3,
+        "samples": 1e4,
+        "budget": 2.4e8,
+        "snapshots": "1.2e8;2.4e8",
+        "seed": 0,
+        "learning_rate": 3e-3,
+        "batch_size": 256.0,
+        "epochs": 6.0,
+        "protocol": "",
+        "forecast_hash": "",
+    }
+    path = folder / "plan.csv"
+    write_plan(pd.DataFrame([row | changes]), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of nine games, cut short."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, games, seeds in (
+        ("train", 6, demonstrations.TRAIN_SEEDS),
+        ("held_out", 3, demonstrations.HELD_OUT_SEEDS),
+    ):
+        recording.collect(folder / split, games, seeds[0], workers=1, max_steps=300)
+    return folder
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["scaling-train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return int(left.value.code or 0)
+
+
+def test_collect_run_evaluate_play(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    collected = _run(monkeypatch, "collect", data, "--games", 6, "--held-out", 3, "--workers", 1)
+    output = capsys.readouterr().out
+    assert collected == 0
+    assert "train: 6 games (0 new)" in output
+    assert "held_out: 3 games" in output
+
+    log, plan = tmp_path / "runs.csv", _plan(tmp_path, protocol="nethack-monk")
+    options = ["--log", log, "--data", data, "--workers", 1]
+    assert _run(monkeypatch, "run", plan, *options, "--dry-run") == 0
+    output = capsys.readouterr().out
+    assert RUN_ID in output
+    assert "hours of training" in output
+    assert not log.exists()
+
+    assert _run(monkeypatch, "run", plan, *options, "--games", 3, "--games-elsewhere", 2) == 0
+    assert "2 rows in the log, 0 runs failed" in capsys.readouterr().out
+    runs = load_runs(log)
+    assert runs["budget"].tolist() == [2.4e8, 1.2e8]
+    assert runs["loss"].between(1, 5).all()
+    assert runs["protocol"].str.match(r"nethack-monk\.1\.[0-9a-f]{8}").all()
+    assert runs["episodes"].tolist() == [3, 3]
+    episodes = load_episodes(tmp_path / "episodes.parquet")
+    assert episodes.groupby("budget")["return"].mean().tolist() == (
+        runs.sort_values("budget")["mean_return"].tolist()
+    )
+
+    checkpoint = tmp_path / "runs_files" / RUN_ID / "2.4e+08.safetensors"
+    arguments = ["evaluate", checkpoint, "--data", data, "--protocol", "nethack-monk"]
+    assert _run(monkeypatch, *arguments, "--games", 3) == 0
+    output = capsys.readouterr().out
+    assert f"loss {runs['loss'][0]:.4f}" in output
+    assert f"return {runs['mean_return'][0]:.1f}" in output
+
+    assert _run(monkeypatch, "play", checkpoint, "--seed", 3_000_000, "--delay", 0) == 0
+    output = capsys.readouterr().out
+    assert "Dlvl:1" in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output)
+    assert " points in " in output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "chess"}, "task 'chess' is not known; this version trains: nethack"),
+        ({"params": 30.0}, f"run {RUN_ID}: params=30: no lstm agent of this task has so many"),
+        ({"agent": "gru"}, f"run {RUN_ID}: agent 'gru' is not known"),
+        ({"protocol": "easy"}, "unknown protocol 'easy': choose one of nethack-monk"),
+    ],
+)
+def test_plans_that_cannot_be_run(
+    changes: dict[str, object],
+    message: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cli.collect(data, games=6, held_out=3, workers=1)
+    plan = _plan(tmp_path, **changes)
+    log = tmp_path / "runs.csv"
+    assert _run(monkeypatch, "run", plan, "--log", log, "--data", data, "--workers", 1) == 1
+    assert message in capsys.readouterr().err
+    assert not log.exists()
+
+
+def test_an_empty_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = _plan(tmp_path)
+    arguments = ["run", plan, "--log", tmp_path / "runs.csv", "--data", tmp_path / "nothing"]
+    assert _run(monkeypatch, *arguments) == 1
+    message = capsys.readouterr().err
+    assert "no decoded demonstrations; record games with `scaling-train collect`" in message
+
+
+def test_a_missing_plan_and_a_missing_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "absent.csv"
+    options = ["--log", tmp_path / "runs.csv", "--data", tmp_path]
+    assert _run(monkeypatch, "run", absent, *options) == 1
+    assert "absent.csv: no such file" in capsys.readouterr().err
+    assert _run(monkeypatch, "play", tmp_path / "agent.safetensors") == 1
+    assert "agent.safetensors: no such checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["torch", "nle"])
+def test_a_missing_package_is_named_with_what_to_install(package: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; from training_backend.cli import main; "
+        "main()"
+    )
+    arguments = ["run", str(_plan(tmp_path)), "--log", "runs.csv", "--data", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 1
+    assert f"the package {package} is not installed" in done.stderr
+    assert "pip install 'scaling-analysis[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_needs_neither_torch_nor_nle() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['nle'] = None; "
+        "from training_backend.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "collect" in done.stdout

@@ -1,0 +1,205 @@
+"""Demonstrations in the format of the NetHack Learning Dataset: indexing, splitting, reading.
+
+A recorded game is a pair of files in ``root/<folder>/``: the terminal recording
+(``nle.<seed>.0.ttyrec3.bz2``) and a one-line xlogfile (``nle.<seed>.xlogfile``). The line is NLE's
+own with four fields more: the game's seed, the recorded keys before the play begins (``lead``), the
+keys of the play (``played``; what follows them was pressed by NLE to end the game) and whether the
+step cap ended it (``capped``). A game exists when its xlogfile does.
+
+Recordings of others, NLD-AA for one, have no such fields and are read by the same functions.
+"""
+
+import bz2
+import contextlib
+import hashlib
+import io
+import os
+import sqlite3
+import struct
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_analysis.errors import TrainError
+
+TRAIN_SEEDS: Final = range(1_000_000, 2_000_000)
+HELD_OUT_SEEDS: Final = range(2_000_000, 3_000_000)
+"""Seeds of demonstrations; evaluation plays 3,000,000 and up, tuning 4,000,000 and up."""
+DATABASE: Final = "ttyrecs.db"
+_DATASET: Final = "games"
+_HEADER: Final = struct.Struct("<iiiB")
+_INPUT, _SCORE = 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Game:
+    """One indexed game."""
+
+    gameid: int
+    """Its number in the SQLite index, from 1."""
+    paths: tuple[Path, ...]
+    """The parts of its recording, in order."""
+    points: int
+    """NetHack's final points, of the xlogfile."""
+    turns: int
+    """Game turns."""
+    death: str
+    """How it ended, in NetHack's words."""
+    seed: int | None
+    """Seed; None where somebody else recorded it."""
+    lead: int
+    """Recorded keys before the play begins."""
+    played: int | None
+    """Keys of the play; None means all that follow `lead`."""
+    capped: bool
+    """Whether the step cap ended it."""
+
+    @property
+    def name(self) -> str:
+        """Folder and file of the first part: the same on every machine."""
+        return f"{self.paths[0].parent.name}/{self.paths[0].name}"
+
+
+def read_row(path: Path) -> dict[str, str]:
+    """The fields of the first line of an xlogfile."""
+    with path.open(encoding="latin-1") as log:
+        return dict(field.split("=", 1) for field in log.readline().rstrip("\n").split("\t"))
+
+
+def open_index(root: Path | str, database: Path | None = None) -> list[Game]:
+    """All games under a root of NLE's layout (`root/<folder>/nle.*.xlogfile`), sorted by name.
+
+    The index is NLE's own SQLite database: made at `database` (default `root/ttyrecs.db`, or a
+    temporary file where the root cannot be written) unless one is there that is younger than every
+    game; `nle.dataset.TtyrecDataset` opens it as data set "games". Raises `TrainError` where the
+    folder holds no finished game.
+    """
+    root = Path(root).resolve()
+    logs = list(root.glob("*/*.xlogfile"))
+    if not logs:
+        raise TrainError(
+            f"no recorded games in {root}: expected folders with nle.*.xlogfile and "
+            "nle.*.ttyrec3.bz2 files; record some with `scaling-train collect`"
+        )
+    with tempfile.TemporaryDirectory() as spare:
+        if database is None:
+            home = root if os.access(root, os.W_OK) else Path(spare)
+            database = home / DATABASE
+        newest = max(log.stat().st_mtime_ns for log in logs)
+        if not database.exists() or database.stat().st_mtime_ns <= newest:
+            _build_index(root, database)
+        return sorted(_indexed_games(root, database), key=lambda game: game.name)
+
+
+def _build_index(root: Path, database: Path) -> None:
+    from nle.dataset import db, populate_db
+
+    draft = database.with_name(f".{database.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            db.create(str(draft))
+            populate_db.add_nledata_directory(str(root), _DATASET, str(draft))
+        os.replace(draft, database)
+    except (AssertionError, ValueError, IndexError) as error:
+        raise TrainError(f"cannot index the games in {root}: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _indexed_games(root: Path, database: Path) -> Iterator[Game]:
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as index:
+        found = index.execute(
+            "SELECT games.gameid, points, turns, death, group_concat(path, char(10)) FROM "
+            "(SELECT gameid, path FROM ttyrecs ORDER BY gameid, part) AS parts "
+            "JOIN games ON games.gameid = parts.gameid GROUP BY games.gameid"
+        ).fetchall()
+    for gameid, points, turns, death, parts in found:
+        paths = tuple(root / part for part in parts.split("\n"))
+        own = _own_fields(paths[0])
+        yield Game(
+            gameid=gameid,
+            paths=paths,
+            points=points,
+            turns=turns,
+            death=death,
+            seed=int(own["seed"]) if own else None,
+            lead=int(own["lead"]) if own else 0,
+            played=int(own["played"]) if own else None,
+            capped=bool(own) and own["capped"] == "1",
+        )
+
+
+def _own_fields(path: Path) -> dict[str, str]:
+    """Row of a game that `recording.collect` wrote; nothing for the recordings of others."""
+    stem, first_part, _ = path.name.partition(".0.ttyrec")
+    row_path = path.with_name(f"{stem}.xlogfile")
+    row = read_row(row_path) if first_part and row_path.exists() else {}
+    return row if "seed" in row else {}
+
+
+def split_games(games: Sequence[Game], held_out: int) -> tuple[list[Game], list[Game]]:
+    """(train, held-out) games, never parts of one: for recordings without seeds of their own.
+
+    The choice follows a hash of the games' names, so it does not depend on their order or on the
+    machine. Raises `TrainError` where no game would be left to train on.
+    """
+    if not 0 < held_out < len(games):
+        raise TrainError(
+            f"cannot hold out {held_out} of {len(games)} games: hold out 1 to {len(games) - 1}"
+        )
+    order = sorted(games, key=lambda game: hashlib.sha256(game.name.encode()).digest())
+    return order[held_out:], order[:held_out]
+
+
+def read_keys(path: Path) -> tuple[bytes, NDArray[np.int32]]:
+    """Keys of one recording file and the score in the game when each was pressed, both (keys,).
+
+    Raises `TrainError` that names the file where it is cut short or damaged.
+    """
+    try:
+        length = 0
+        raw = bz2.decompress(path.read_bytes())
+        keys = bytearray()
+        scores = []
+        score = 0
+        at = 0
+        while at < len(raw):
+            _, _, length, channel = _HEADER.unpack_from(raw, at)
+            at += _HEADER.size
+            if channel == _INPUT:
+                keys.append(raw[at])
+                scores.append(score)
+            elif channel == _SCORE:
+                (score,) = struct.unpack_from("<i", raw, at)
+            at += length
+        if length < 0 or at != len(raw):
+            raise ValueError("a record runs past the end")
+    except (OSError, ValueError, EOFError, struct.error, IndexError) as error:
+        raise TrainError(f"{path} is damaged and cannot be read ({error}): remove it") from error
+    return bytes(keys), np.array(scores, np.int32)
+
+
+def read_game(game: Game) -> tuple[bytes, int]:
+    """Keys of the play, cut to it, and NetHack's final points: what two collections must share."""
+    keys = b"".join(read_keys(path)[0] for path in game.paths)
+    end = None if game.played is None else game.lead + game.played
+    return keys[game.lead : end], game.points
+
+
+def readable_games(games: Sequence[Game]) -> tuple[list[Game], list[str]]:
+    """The games whose files are whole, and a message for each of the others."""
+    whole, damaged = [], []
+    for game in games:
+        try:
+            read_game(game)
+        except TrainError as error:
+            damaged.append(str(error))
+        else:
+            whole.append(game)
+    return whole, damaged

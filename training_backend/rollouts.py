@@ -1,0 +1,325 @@
+"""Agents at play: many NetHack games side by side in one process, or in several.
+
+A process owns its games, encodes their screens and runs the policy, so that no observation crosses
+a process border. NetHack writes its screens straight into rows of arrays of all games. Every game
+draws its own random numbers from its seed, so its course does not depend on the others beside it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from time import process_time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training_backend.tasks import nethack
+from training_backend.tasks.nethack_env import make_env
+from training_backend.tasks.nethack_protocol import Protocol
+
+if TYPE_CHECKING:
+    from training_backend.models import Agent
+
+LANES: Final = 64
+"""Games side by side in a process. The policy's arrays always have so many rows, which keeps its
+rounding, and with it every game, independent of the number of games and processes."""
+
+_SPACE: Final = 32
+_SCORE, _TIME = 9, 20  # places in `blstats`
+_GAME_OVER, _IN_MOVES = 0, 3  # places in `program_state`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One game that an agent played."""
+
+    seed: int
+    """Seed of the game."""
+    points: float
+    """Return: the score on the bottom line when it was last seen in the running game."""
+    steps: int
+    """Keys pressed."""
+    ending: str
+    """"over" (death or another end of the game), "cap", or "stalled"."""
+    keys: bytes
+    """The keys, in order."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """CPU seconds of this process, added up while games are played or replayed."""
+
+    starting: float = 0.0
+    """Opening NetHack and starting games."""
+    environment: float = 0.0
+    """Pressing keys."""
+    encoding: float = 0.0
+    policy: float = 0.0
+    """Logits and sampling."""
+    total: float = 0.0
+    """All of it but `starting`, bookkeeping included."""
+
+
+class Games:
+    """The running games of one process: seeded starts, key presses, and the rules of the Challenge.
+
+    Each lane is a NetHack of its own. Reading `chars`, `colors`, `cursor` and `blstats` costs
+    nothing: NetHack writes there. Close it after use.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self.chars = np.full((lanes, 24, 80), 32, np.uint8)
+        self.colors = np.zeros((lanes, 24, 80), np.int8)
+        self.cursor = np.zeros((lanes, 2), np.uint8)
+        self.blstats = np.zeros((lanes, 27), np.int64)
+        self.state = np.zeros((lanes, 6), np.int32)
+        self._envs: dict[int, Any] = {}
+        self.steps: dict[int, Callable[[int], None]] = {}
+        """Press a key, by lane: one function for each that has been started."""
+
+    def start(self, lane: int, seed: int) -> None:
+        """Start the game of this seed and pass its greetings, as NLE's own reset does."""
+        if lane not in self._envs:
+            self._open(lane)
+        game = self._envs[lane].nethack._pynethack
+        game.set_initial_seeds(seed, seed, False, None)
+        game.reset()
+        while not self.state[lane, _IN_MOVES]:
+            game.step(_SPACE)
+
+    def _open(self, lane: int) -> None:
+        env = self._envs[lane] = make_env()
+        game = env.nethack._pynethack
+        game.set_buffers(
+            tty_chars=self.chars[lane],
+            tty_colors=self.colors[lane],
+            tty_cursor=self.cursor[lane],
+            blstats=self.blstats[lane],
+            program_state=self.state[lane],
+        )
+        self.steps[lane] = game.step
+
+    def over(self) -> NDArray[np.bool_]:
+        """(lanes,) where the game has ended; NetHack then only shows its last screens."""
+        return self.state[:, _GAME_OVER] != 0
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+
+
+def play_games(
+    agent: "Agent",
+    protocol: Protocol,
+    seeds: Sequence[int],
+    *,
+    workers: int = 1,
+    sampling_seed: int = 0,
+    on_episode: Callable[[int], None] = lambda done: None,
+    on_screen: Callable[[Games], None] = lambda games: None,
+    timing: Timing | None = None,
+) -> list[Episode]:
+    """Play a game on each of the seeds.
+
+    Parameters
+    ----------
+    agent
+        The policy.
+    protocol
+        Step cap, no-progress rule and sampling temperature.
+    seeds
+        Seeds of the games.
+    workers
+        Processes, each with one thread. The result does not depend on their number.
+    sampling_seed
+        Seed of the agent's own random choices, beside each game's.
+    on_episode
+        Called with the number of games finished after each; in one process only.
+    on_screen
+        Called with the running games before each key; in one process only.
+    timing
+        What is told how long it took; in one process only.
+
+    Returns the episodes in the order of the seeds.
+    """
+    if workers <= 1:
+        return _play(
+            agent, protocol, list(seeds), sampling_seed, LANES, on_episode, on_screen, timing
+        )
+    parts = [list(seeds[i::workers]) for i in range(workers)]
+    parts = [part for part in parts if part]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(len(parts), mp_context=context, initializer=_one_thread) as pool:
+        jobs = [pool.submit(_play, agent, protocol, part, sampling_seed, LANES) for part in parts]
+        episodes = {episode.seed: episode for job in jobs for episode in job.result()}
+    return [episodes[seed] for seed in seeds]
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _play(
+    agent: "Agent",
+    protocol: Protocol,
+    seeds: list[int],
+    sampling_seed: int,
+    lanes: int,
+    on_episode: Callable[[int], None] = lambda done: None,
+    on_screen: Callable[[Games], None] = lambda games: None,
+    timing: Timing | None = None,
+) -> list[Episode]:
+    import torch
+
+    timing = timing or Timing()
+    games = Games(lanes)
+    encoder = nethack.Encoder(lanes)
+    state = agent.initial_state(lanes)
+    resets = np.ones(lanes, bool)
+    previous = np.full(lanes, nethack.NO_ACTION, np.uint8)
+    seed_of = np.zeros(lanes, np.uint64)
+    steps = np.zeros(lanes, np.int64)
+    points = np.zeros(lanes, np.int64)
+    turns = np.zeros(lanes, np.int64)
+    stalled = np.zeros(lanes, np.int64)
+    pressed = [bytearray() for _ in range(lanes)]
+    episodes: dict[int, Episode] = {}
+    waiting = list(reversed(seeds))
+    playing: list[int] = []
+    keys = nethack.KEYS
+
+    def start(lane: int) -> None:
+        began = process_time()
+        seed_of[lane] = waiting.pop()
+        games.start(lane, int(seed_of[lane]))
+        timing.starting += process_time() - began
+        encoder.reset(lane)
+        resets[lane] = True
+        previous[lane] = nethack.NO_ACTION
+        steps[lane] = stalled[lane] = turns[lane] = points[lane] = 0
+        pressed[lane] = bytearray()
+        playing.append(lane)
+
+    began = process_time()
+    try:
+        for lane in range(min(lanes, len(seeds))):
+            start(lane)
+        while playing:
+            on_screen(games)
+            now = process_time()
+            fields = encoder.encode(games.chars, games.colors, games.cursor, previous)
+            encoded = process_time()
+            with torch.inference_mode():
+                tensors = {name: torch.from_numpy(value) for name, value in fields.items()}
+                logits, state = agent.step(tensors, state, torch.from_numpy(resets))
+            draws = uniforms(seed_of, steps, sampling_seed)
+            previous = sample(logits.numpy(), draws, protocol.temperature)
+            resets[:] = False
+            chosen = previous.tolist()
+            decided = process_time()
+            for lane in playing:
+                key = keys[chosen[lane]]
+                pressed[lane].append(key)
+                games.steps[lane](key)
+            timing.encoding += encoded - now
+            timing.policy += decided - encoded
+            timing.environment += process_time() - decided
+            steps += 1
+            over = games.over()
+            time = games.blstats[:, _TIME]
+            stalled = np.where(time == turns, stalled + 1, 0)
+            turns = time.copy()
+            points = np.where(over, points, games.blstats[:, _SCORE])
+            ended = over | (steps >= protocol.max_steps) | (stalled >= protocol.max_stalled)
+            if not ended.any():
+                continue
+            for lane in [lane for lane in playing if ended[lane]]:
+                playing.remove(lane)
+                cut = "cap" if steps[lane] >= protocol.max_steps else "stalled"
+                episode = Episode(
+                    seed=int(seed_of[lane]),
+                    points=float(points[lane]),
+                    steps=int(steps[lane]),
+                    ending="over" if over[lane] else cut,
+                    keys=bytes(pressed[lane]),
+                )
+                episodes[episode.seed] = episode
+                on_episode(len(episodes))
+                if waiting:
+                    start(lane)
+    finally:
+        timing.total += process_time() - began - timing.starting
+        games.close()
+    return [episodes[seed] for seed in seeds]
+
+
+def replay(episodes: Sequence[Episode], timing: Timing) -> None:
+    """Press the recorded keys again in the same games, with no policy and no encoding."""
+    games = Games(LANES)
+    waiting = list(reversed(episodes))
+    playing: dict[int, Iterator[int]] = {}
+    began = process_time()
+
+    def start(lane: int) -> None:
+        now = process_time()
+        if waiting:
+            episode = waiting.pop()
+            games.start(lane, episode.seed)
+            playing[lane] = iter(episode.keys)
+        else:
+            playing.pop(lane, None)
+        timing.starting += process_time() - now
+
+    try:
+        for lane in range(LANES):
+            start(lane)
+        while playing:
+            now = process_time()
+            ended = []
+            for lane, keys in playing.items():
+                key = next(keys, None)
+                if key is None:
+                    ended.append(lane)
+                else:
+                    games.steps[lane](key)
+            timing.environment += process_time() - now
+            for lane in ended:
+                start(lane)
+    finally:
+        timing.total += process_time() - began - timing.starting
+        games.close()
+
+
+def uniforms(
+    seeds: NDArray[np.uint64], steps: NDArray[np.int64], sampling_seed: int
+) -> NDArray[np.float64]:
+    """Numbers in [0, 1), (games,), that depend on a game's seed and step alone.
+
+    Two rounds of the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the three numbers.
+    """
+    with np.errstate(over="ignore"):
+        mixed = _mix(seeds + np.uint64(sampling_seed) * np.uint64(0x9E3779B97F4A7C15))
+        mixed = _mix(
+            mixed + (steps.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        )
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
+
+
+def sample(
+    logits: NDArray[np.float32], draws: NDArray[np.float64], temperature: float
+) -> NDArray[np.uint8]:
+    """Actions (games,) from softmax(logits / temperature), logits (games, actions)."""
+    scaled = (logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature)
+    total = np.cumsum(np.exp(scaled), axis=1)
+    chosen = (total <= (draws * total[:, -1])[:, None]).sum(axis=1)
+    return np.minimum(chosen, logits.shape[1] - 1).astype(np.uint8)
