@@ -80,6 +80,8 @@ class Target:
     spread: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Sizes to train, as factors on the forecast N_opt."""
     seeds: int = 2
+    games: int = 120
+    """Evaluation games of each of these agents."""
     level: float = 0.9
     resamples: int = 1000
 
@@ -153,6 +155,7 @@ max_epochs = 20.0
 [forecast]
 flops = [5e10]
 seeds = 2
+games = 20
 resamples = 300
 """
 PRESETS = {"quick": QUICK}
@@ -243,7 +246,7 @@ def run_study(
     place = Place(log=folder / "runs.csv", runs=folder / "files")
     largest = max(study.forecast.flops)
     _announce(study, ladder, shards, place, workers, largest, say)
-    _sweep(ladder, bench, place, study, workers, device, say)
+    _sweep(ladder, bench, place, study.evaluation_games, workers, device, say)
     if stop_before == "forecast":
         return None
 
@@ -280,7 +283,8 @@ def run_study(
         return None
     plan = read_plan(second_path)
     second = configure(plan, shards, averaging=study.averaging)
-    _sweep(second, bench, place, study, workers, device, say)
+    each = (study.forecast.games, study.forecast.games)
+    _sweep(second, bench, place, each, workers, device, say)
 
     runs = load_runs(place.log)
     verification = verify(made, plan, runs)
@@ -357,14 +361,12 @@ def _sweep(
     configs: Sequence[RunConfig],
     bench: Bench,
     place: Place,
-    study: Study,
+    games: tuple[int, int],
     workers: int,
     device: str,
     say: Callable[[str], object],
 ) -> None:
-    result = run_sweep(
-        configs, bench, place, workers=workers, games=study.evaluation_games, device=device
-    )
+    result = run_sweep(configs, bench, place, workers=workers, games=games, device=device)
     say(result.summary())
     if result.failed:
         raise TrainError(
