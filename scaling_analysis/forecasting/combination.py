@@ -40,6 +40,7 @@ def method_weights(
     origin: ArrayLike,
     target_horizon: float,
     spreads: ArrayLike,
+    prior_sd: float = 0.0,
 ) -> Array:
     """Weight of each method in the average for targets at `target_horizon`.
 
@@ -47,7 +48,8 @@ def method_weights(
     log horizon and late origins counting more, shrunk towards the mean of all methods as if
     `PRIOR_ORIGINS` origins had shown no difference, plus the square of its own bootstrap spread at
     the target. The weight is the inverse square of that. Picking the best method outright, and
-    equal weights, were both worse on public sets.
+    equal weights, were both worse on public sets. Before any origin is on record the law's expected
+    error stands in its place: a form that is tight because it is rigid has shown nothing yet.
 
     Parameters
     ----------
@@ -61,6 +63,8 @@ def method_weights(
     spreads : array_like, shape (methods,) or (methods, targets)
         Bootstrap standard deviations of the forecasts to be made; not finite where a method has
         none, which is then left out.
+    prior_sd : float
+        Standard deviation of a law's error at `target_horizon` expected before any hindcast.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def method_weights(
     variance = (spread if spread.ndim > 1 else spread[:, None]) ** 2
     squared = np.asarray(errors, dtype=np.float64) ** 2
     known = np.isfinite(squared).any(axis=0)
-    expected = variance
+    expected = variance + prior_sd**2
     if known.any():
         squared = squared[:, known]
         charged = _FAILED**2 * np.nanmax(squared, axis=0)
@@ -79,7 +83,7 @@ def method_weights(
         cells = cell_weights(np.asarray(horizon)[known], np.asarray(origin)[known], target_horizon)
         common = np.average(squared.mean(axis=0), weights=cells)
         score = (PRIOR_ORIGINS * common + squared @ cells) / (PRIOR_ORIGINS + cells.sum())
-        expected = expected + score[:, None]
+        expected = variance + score[:, None]
     usable = np.isfinite(expected)
     least = np.min(np.where(usable, expected, np.inf), axis=0)
     # Relative to the best method; where the best is exact, exact methods share all the weight.

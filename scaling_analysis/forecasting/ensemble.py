@@ -183,7 +183,10 @@ class Ensemble:
     def _weights(self, quantity: str, spreads: Array, flops: float) -> Array:
         names = self.methods(quantity)
         if self.hindcast is None:
-            return method_weights(np.empty((len(names), 0)), [], [], 0.0, spreads)
+            horizon = float(log_horizon(flops, self.flops_max))
+            prior_sd = float(self.widening(quantity, COMBINED).law_sd(horizon, self.trend(quantity)))
+            none = np.empty((len(names), 0))
+            return method_weights(none, [], [], horizon, spreads, prior_sd)
         return self.hindcast.weights(quantity, names, flops / self.flops_max, spreads)
 
     def forecasts(self, quantity: str, method: str) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scaling_analysis.errors import BootstrapError, FitError, FitStatus, ForecastError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.estimators.selection import Target
-from scaling_analysis.forecasting.combination import combine
+from scaling_analysis.forecasting.combination import combine, fit_widening
 from scaling_analysis.forecasting.members import (
     BASELINES,
     Methods,
@@ -275,10 +275,13 @@ def _replay(table: pd.DataFrame, members: Sequence[str]) -> pd.DataFrame:
         average = np.full((2, len(record.cells)), np.nan)
         for cut in np.unique(origin):
             known = scored.until(cut)
+            prior = fit_widening([], [], [], [], [], PRIOR_SCALE[str(quantity)])
             for ahead in np.unique(budget[origin == cut]):
                 at = (origin == cut) & (budget == ahead)
                 point, base = record.predicted[:, at], record.base[:, at]
-                weights = known.weights(float(np.log(ahead / cut)), base)
+                horizon = float(np.log(ahead / cut))
+                prior_sd = float(prior.law_sd(horizon, record.cells["trend"].to_numpy()[at][0]))
+                weights = known.weights(horizon, base, prior_sd)
                 average[:, at] = combine(point, base, weights)
         combined = record.cells.assign(predicted=average[0], base=average[1])
         parts.append(combined.assign(quantity=quantity, method=COMBINED))

@@ -224,9 +224,9 @@ class Record:
             cells=self.cells[known], predicted=self.predicted[:, known], base=self.base[:, known]
         )
 
-    def weights(self, target_horizon: float, spreads: Array) -> Array:
+    def weights(self, target_horizon: float, spreads: Array, prior_sd: float = 0.0) -> Array:
         """Weight of each method at a log horizon, the shape of `spreads` (methods, targets)."""
-        return method_weights(self._errors(), *self._when(), target_horizon, spreads)
+        return method_weights(self._errors(), *self._when(), target_horizon, spreads, prior_sd)
 
     def widening(self, method: int, prior_scale: float) -> Widening:
         """Law error of one method."""

@@ -156,3 +156,18 @@ def test_weighted_quantile_lies_within_the_draws_and_ignores_the_scale_of_weight
 def test_interval_score_by_hand():
     score = interval_score([1.0, 3.0, -1.0], [0.0] * 3, [2.0] * 3, 0.9)
     np.testing.assert_allclose(score, [2.0, 2.0 + 20, 2.0 + 20])
+
+
+def test_before_any_hindcast_a_tight_spread_earns_little_trust():
+    nothing = np.empty((2, 0))
+    alone = method_weights(nothing, [], [], 1.0, [0.01, 0.04])
+    with_prior = method_weights(nothing, [], [], 1.0, [0.01, 0.04], prior_sd=0.2)
+    assert alone[0] > 0.99
+    assert 0.5 < with_prior[0] < 0.55
+
+
+def test_a_hindcast_takes_the_place_of_the_prior():
+    errors, horizon, origin = [[0.1, 0.1], [0.4, 0.4]], [1.0, 1.0], [1.0, 2.0]
+    without = method_weights(errors, horizon, origin, 1.0, [0.01, 0.01])
+    with_prior = method_weights(errors, horizon, origin, 1.0, [0.01, 0.01], prior_sd=3.0)
+    np.testing.assert_array_equal(without, with_prior)
