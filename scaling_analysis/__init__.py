@@ -30,6 +30,12 @@ _MODULE_OF = {
     "fit_surface": "estimators.surface",
     "fit_return_link": "estimators.return_link",
     "FrontierFit": "estimators.protocol",
+    "natural_metric": "estimators.metrics",
+    # several tasks
+    "normalise_scores": "estimators.aggregate",
+    "aggregate_scores": "estimators.aggregate",
+    "probability_of_improvement": "estimators.aggregate",
+    "ScoreAggregate": "estimators.aggregate",
     # bootstrap
     "bootstrap": "estimators.bootstrapping",
     "Bootstrap": "estimators.bootstrapping",

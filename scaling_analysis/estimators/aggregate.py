@@ -1,0 +1,440 @@
+"""Scores of many tasks as one number with an interval.
+
+The statistics and the stratified bootstrap are those of Agarwal et al. 2021 ("Deep Reinforcement
+Learning at the Edge of the Statistical Precipice"). Two things differ: the deviations of the
+bootstrap are scaled by sqrt(k / (k - 1)) for k runs a task, without which a nominal 95 % interval
+covers 80 % with two runs (`benchmarks/results/aggregate_coverage.md`), and one run a task is
+refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from scaling_analysis.encoding import decode_frame, encode_frame
+from scaling_analysis.errors import FitError, FitStatus
+from scaling_analysis.estimators.score_tables import ScoreTable, read_score_table
+from scaling_analysis.uncertainty import stratified
+
+Array = NDArray[np.float64]
+Statistic = Literal["iqm", "median", "mean", "optimality_gap"]
+Kind = Literal["percentile", "t", "wilson"]
+Scores = pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike
+
+_LABEL = {
+    "iqm": "interquartile mean",
+    "median": "median over tasks",
+    "mean": "mean",
+    "optimality_gap": "optimality gap",
+    "improvement": "probability of improvement",
+}
+_HOW = {
+    "percentile": "stratified bootstrap of {n} replicates, percentiles",
+    "t": "stratified bootstrap of {n} replicates, Student's t({freedom:.1f})",
+    "wilson": "Wilson's interval of the pooled success rate",
+}
+_FEW = 3
+"""With fewer runs a task, the spread of the runs is hardly known."""
+
+
+def normalise_scores(
+    runs: pd.DataFrame,
+    table: str | PathLike[str] | Mapping[str, tuple[float, float]] | ScoreTable = "atari57",
+) -> pd.DataFrame:
+    """Returns as scores: 0 is random play, 1 the human or expert of the table.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        task and mean_return [points]; return_se if there is one.
+    table : str, path, mapping or ScoreTable
+        "atari57" or "nethack", with "-v1" for one version for good; the path of a JSON file;
+        {task: (random, reference)} in points.
+
+    Returns
+    -------
+    DataFrame
+        The same rows with `score`, `score_se` where return_se is there, and `score_table`, the
+        table's name. Scores are not clipped: below 0 and above 1 are meant.
+
+    Raises
+    ------
+    FitError
+        A task is not in the table, or its ends are no numbers with random < reference.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"task": ["Breakout", "ALE/Pong-v5"], "mean_return": [16.1, 14.6]})
+    >>> normalise_scores(runs)["score"].round(3).tolist()
+    [0.5, 1.0]
+    """
+    for name in ("task", "mean_return"):
+        if name not in runs:
+            raise FitError(f"normalise_scores needs the column {name!r}")
+    reference = read_score_table(table)
+    ends = {task: reference.ends(str(task)) for task in runs["task"].unique()}
+    low, high = (runs["task"].map({t: e[i] for t, e in ends.items()}).astype(float) for i in (0, 1))
+    out = runs.assign(score=(runs["mean_return"] - low) / (high - low))
+    if "return_se" in runs:
+        out["score_se"] = runs["return_se"] / (high - low)
+    return out.assign(score_table=reference.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoreAggregate:
+    """Statistics over several tasks, each with its interval."""
+
+    table: pd.DataFrame
+    """statistic, value, lo, hi; se, the standard deviation of the replicates, corrected."""
+    tasks: pd.DataFrame
+    """task, runs, mean, sd (of its runs, unbiased)."""
+    level: float
+    """Nominal coverage."""
+    interval: str
+    """"percentile", "t" or "wilson"."""
+    scale: float
+    """What the deviations of the replicates were multiplied by; 1 without the correction."""
+    freedom: float
+    """Degrees of freedom of the spread of the runs, by Satterthwaite."""
+    gamma: float
+    """Score beyond which an improvement does not count for the optimality gap."""
+    n_resamples: int
+    status: FitStatus
+    messages: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Status and messages first, then every statistic with its interval."""
+        k = self.tasks["runs"]
+        runs = f"{k.min()}" if k.min() == k.max() else f"{k.min()} to {k.max()}"
+        how = _HOW[self.interval].format(n=self.n_resamples, freedom=self.freedom)
+        width = max(len(_LABEL[name]) for name in self.table["statistic"])
+        rows = self.table.to_dict("records")
+        return "\n".join(
+            [
+                f"aggregate of {len(self.tasks)} tasks with {runs} runs each: {self.status}",
+                *(f"  - {message}" for message in self.messages),
+                f"{self.level:.0%} intervals: {how}, deviations times {self.scale:.3f}",
+                *(
+                    f"{_LABEL[row['statistic']]:<{width}}  {row['value']:.4f} "
+                    f"[{row['lo']:.4f}, {row['hi']:.4f}]"
+                    for row in rows
+                ),
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.summary())}</pre>"
+
+    def value(self, statistic: str) -> tuple[float, float, float]:
+        """Estimate, lo and hi of one statistic."""
+        row = self.table[self.table["statistic"] == statistic]
+        if row.empty:
+            known = ", ".join(self.table["statistic"])
+            raise FitError(f"statistic {statistic!r} was not aggregated; there are {known}")
+        value, lo, hi = (float(row.iloc[0][name]) for name in ("value", "lo", "hi"))
+        return value, lo, hi
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types."""
+        return {
+            "kind": type(self).__name__,
+            "table": encode_frame(self.table),
+            "tasks": encode_frame(self.tasks),
+            "level": self.level,
+            "interval": self.interval,
+            "scale": self.scale,
+            "freedom": self.freedom,
+            "gamma": self.gamma,
+            "n_resamples": self.n_resamples,
+            "status": str(self.status),
+            "messages": list(self.messages),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The result that `to_dict` wrote."""
+        plain = {k: v for k, v in data.items() if k != "kind"}
+        return cls(
+            **plain
+            | {
+                "table": decode_frame(data["table"]),
+                "tasks": decode_frame(data["tasks"]).astype({"runs": int}),
+                "status": FitStatus(data["status"]),
+                "messages": tuple(data["messages"]),
+            }
+        )
+
+
+def aggregate_scores(
+    scores: Scores,
+    statistic: Statistic | Sequence[Statistic] = ("iqm", "median", "mean", "optimality_gap"),
+    *,
+    level: float = 0.95,
+    interval: Kind = "percentile",
+    corrected: bool = True,
+    gamma: float = 1.0,
+    n_resamples: int = 50_000,
+    rng: int | np.random.Generator | None = 0,
+) -> ScoreAggregate:
+    """Statistics over several tasks with several runs each.
+
+    Parameters
+    ----------
+    scores : array_like (tasks, runs), mapping of task to (runs,), or DataFrame
+        Scores comparable over tasks. A DataFrame has task, run_id and score (see
+        `normalise_scores`), one row a run and task: choose the checkpoint beforehand.
+    statistic : str or sequence of str
+        "iqm", the mean of the middle half of all runs of all tasks; "median" and "mean" of the
+        tasks' means; "optimality_gap", the mean of max(0, gamma - score). Tasks count alike,
+        whatever their numbers of runs.
+    level : float
+        Nominal coverage.
+    interval : "percentile", "t" or "wilson"
+        Percentiles of the stratified bootstrap; estimate +- Student's t times its standard
+        deviation, wider where runs are few; or, for scores that are 0 or 1 (won or lost) and the
+        mean, Wilson's interval of all runs together.
+    corrected : bool
+        Scale the deviations of the replicates by sqrt(k / (k - 1)) for k runs.
+    gamma : float
+        See `statistic`.
+    n_resamples : int
+    rng : int, Generator or None
+
+    Returns
+    -------
+    ScoreAggregate
+        `DOUBTFUL` with two runs a task.
+
+    Raises
+    ------
+    FitError
+        A task has one run, a score is no number, runs appear twice, or all scores are the same.
+
+    Examples
+    --------
+    >>> found = aggregate_scores([[0.1, 0.3], [0.8, 1.2], [0.4, 0.5], [2.0, 2.4]], "iqm")
+    >>> [round(v, 3) for v in found.value("iqm")]
+    [0.725, 0.548, 0.902]
+    """
+    names, groups = read_scores(scores)
+    wanted = (statistic,) if isinstance(statistic, str) else tuple(statistic)
+    _check_choices(wanted, level, interval, n_resamples)
+    runs = [len(group) for group in groups]
+    flat = np.concatenate(groups)
+    _check_spread(names, groups)
+    value = np.array([stratified.summarise_scores(flat, runs, name, gamma) for name in wanted])
+    scale = stratified.deviation_scale(flat, runs) if corrected and interval != "wilson" else 1.0
+    freedom = stratified.satterthwaite(flat, runs)
+    if interval == "wilson":
+        ends = _wilson(flat, runs, wanted, level)
+        spread = np.full(len(wanted), np.sqrt(value[0] * (1 - value[0]) / len(flat)))
+    else:
+        draws = stratified.resample_statistics(
+            np.random.default_rng(rng), n_resamples, flat, runs, wanted, gamma
+        )
+        ends, spread = _ends(value, draws, scale, freedom, level, interval)
+    ends = np.where((np.array(wanted) == "optimality_gap")[:, None], np.maximum(ends, 0.0), ends)
+    messages = []
+    if min(runs) < _FEW and interval == "percentile":
+        few = ", ".join(name for name, k in zip(names, runs, strict=True) if k < _FEW)
+        messages.append(
+            f"two runs in {few}: their spread is hardly known. interval='t' allows for that"
+        )
+    return ScoreAggregate(
+        table=pd.DataFrame(
+            {"statistic": wanted, "value": value, "lo": ends[:, 0], "hi": ends[:, 1], "se": spread}
+        ),
+        tasks=_task_table(names, groups),
+        level=level,
+        interval=interval,
+        scale=scale,
+        freedom=freedom,
+        gamma=gamma,
+        n_resamples=n_resamples if interval != "wilson" else 0,
+        status=FitStatus.DOUBTFUL if messages else FitStatus.OK,
+        messages=tuple(messages),
+    )
+
+
+def probability_of_improvement(
+    scores: Scores,
+    baseline: Scores,
+    *,
+    level: float = 0.95,
+    corrected: bool = True,
+    n_resamples: int = 50_000,
+    rng: int | np.random.Generator | None = 0,
+) -> ScoreAggregate:
+    """How often a run beats one of the baseline on a task, a tie counting half; mean over tasks.
+
+    Parameters
+    ----------
+    scores, baseline
+        As for `aggregate_scores`, of the same tasks; an array's tasks are matched by position.
+    level, corrected, n_resamples, rng
+        As for `aggregate_scores`. The correction scales the part of the deviations that the runs
+        of either side bring.
+
+    Returns
+    -------
+    ScoreAggregate
+        One row, "improvement"; `tasks` are those of `scores`, their mean being P(X > Y).
+
+    Raises
+    ------
+    FitError
+        The tasks differ, or a task has one run on either side.
+    """
+    names, groups = read_scores(scores)
+    other_names, others = read_scores(baseline)
+    if set(names) != set(other_names):
+        odd = sorted(set(names) ^ set(other_names))
+        raise FitError(f"scores and baseline do not have the same tasks: {', '.join(odd[:5])}")
+    _check_choices((), level, "percentile", n_resamples)
+    by_name = dict(zip(other_names, others, strict=True))
+    wins = [stratified.win_matrix(x, by_name[name]) for name, x in zip(names, groups, strict=True)]
+    each = np.array([matrix.mean() for matrix in wins])
+    value = float(each.mean())
+    both, of_x, of_y = stratified.resample_improvement(
+        np.random.default_rng(rng), n_resamples, wins
+    )
+    scale = 1.0
+    if corrected:
+        # The first-order parts of the two sides, each scaled by its own number of runs.
+        k = np.array([matrix.shape for matrix in wins], dtype=float).mean(axis=0)
+        parts = np.array([of_x.var(), of_y.var()])
+        if parts.sum() > 0:
+            scale = float(np.sqrt((parts * k / (k - 1)).sum() / parts.sum()))
+    draws = np.clip(value + scale * (both - value), 0.0, 1.0)
+    lo, hi = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
+    messages = []
+    if not np.ptp(both) > 0:
+        messages.append("every run of one side beats every run of the other: no width to estimate")
+    elif min(min(matrix.shape) for matrix in wins) < _FEW:
+        messages.append("two runs in a task: their spread is hardly known")
+    tasks = _task_table(names, groups).assign(mean=each, sd=np.nan)
+    return ScoreAggregate(
+        table=pd.DataFrame(
+            {"statistic": ["improvement"], "value": value, "lo": lo, "hi": hi, "se": draws.std()}
+        ),
+        tasks=tasks,
+        level=level,
+        interval="percentile",
+        scale=scale,
+        freedom=float(sum(sum(matrix.shape) - 2 for matrix in wins)),
+        gamma=1.0,
+        n_resamples=n_resamples,
+        status=FitStatus.DOUBTFUL if messages else FitStatus.OK,
+        messages=tuple(messages),
+    )
+
+
+def read_scores(scores: Scores, least: int = 2) -> tuple[list[str], list[Array]]:
+    """Names of the tasks, sorted for a table, and the scores of each, checked."""
+    if isinstance(scores, pd.DataFrame):
+        named = _from_table(scores)
+    elif isinstance(scores, Mapping):
+        named = {str(task): np.asarray(values, dtype=float) for task, values in scores.items()}
+    else:
+        array = np.asarray(scores, dtype=float)
+        if array.ndim != 2:
+            raise FitError(f"scores have shape {array.shape}: give (tasks, runs), or a table")
+        named = {f"task {i}": row for i, row in enumerate(array)}
+    if not named:
+        raise FitError("there are no scores")
+    for task, values in named.items():
+        if values.ndim != 1:
+            raise FitError(f"the scores of {task!r} have shape {values.shape}: give one a run")
+        bad = ~np.isfinite(values)
+        if bad.any():
+            raise FitError(
+                f"score {int(np.argmax(bad))} of {task!r} is {values[bad][0]}: leave that run out, "
+                "and say so; a missing score is not 0"
+            )
+        if len(values) < least:
+            raise FitError(
+                f"{task!r} has {len(values)} run{'s' * (len(values) != 1)}: nothing is known of "
+                f"how runs of it spread, so no interval can be given. Run at least {least} a task"
+            )
+    return list(named), list(named.values())
+
+
+def _from_table(table: pd.DataFrame) -> dict[str, Array]:
+    for name in ("task", "run_id", "score"):
+        if name not in table:
+            raise FitError(f"scores need the column {name!r}; see normalise_scores")
+    again = table.duplicated(["task", "run_id"])
+    if again.any():
+        row = table[again].iloc[0]
+        raise FitError(
+            f"run {row['run_id']!r} has more than one row for {row['task']!r}: choose one "
+            "checkpoint a run beforehand, rows of a run are not independent"
+        )
+    return {
+        str(task): rows.to_numpy(dtype=float)
+        for task, rows in table.sort_values("run_id").groupby("task", sort=True)["score"]
+    }
+
+
+def _check_choices(wanted: Sequence[str], level: float, interval: str, n_resamples: int) -> None:
+    for name in wanted:
+        if name not in get_args(Statistic):
+            known = ", ".join(map(repr, get_args(Statistic)))
+            raise FitError(f"statistic is {name!r}: choose among {known}")
+    if interval not in get_args(Kind):
+        raise FitError(f"interval is {interval!r}: choose 'percentile', 't' or 'wilson'")
+    if not 0 < level < 1:
+        raise FitError(f"level is {level!r}: give a share between 0 and 1, such as 0.95")
+    if n_resamples < 2:
+        raise FitError(f"n_resamples is {n_resamples}: at least two are needed")
+
+
+def _check_spread(names: Sequence[str], groups: Sequence[Array]) -> None:
+    if all(np.ptp(group) == 0 for group in groups):
+        raise FitError(
+            f"all runs of a task score the same ({names[0]!r}: {groups[0][0]:g}): runs that do not "
+            "differ are copies of one run, or the score cannot tell them apart"
+        )
+
+
+def _ends(
+    value: Array, draws: Array, scale: float, freedom: float, level: float, interval: str
+) -> tuple[Array, Array]:
+    """(statistics, 2) ends, and (statistics,) standard deviations, from replicates."""
+    spread = scale * draws.std(axis=1)
+    if interval == "t":
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(freedom, 0.5 + level / 2)) * spread
+        return np.stack([value - half, value + half], axis=1), spread
+    quantiles = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=1)
+    return (value + scale * (quantiles - value)).T, spread
+
+
+def _wilson(flat: Array, runs: Sequence[int], wanted: Sequence[str], level: float) -> Array:
+    if tuple(wanted) != ("mean",) or not np.isin(flat, (0.0, 1.0)).all():
+        raise FitError(
+            "interval='wilson' is for statistic='mean' of scores that are 0 or 1, won or lost"
+        )
+    if len(set(runs)) > 1:
+        raise FitError("interval='wilson' needs the same number of runs in every task")
+    # Taking the runs of all tasks as one sample: too wide where tasks differ, never too narrow.
+    return np.array([stratified.wilson_interval(flat.sum(), len(flat), level)])
+
+
+def _task_table(names: Sequence[str], groups: Sequence[Array]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "task": names,
+            "runs": [len(group) for group in groups],
+            "mean": [group.mean() for group in groups],
+            "sd": [group.std(ddof=1) for group in groups],
+        }
+    )
