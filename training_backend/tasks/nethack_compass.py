@@ -79,6 +79,7 @@ class Compasses:
         self._reachable = np.zeros((games, COLUMNS), np.uint32)
         self._spots = np.zeros((games, COLUMNS), np.uint32)
         self._spots_old = np.zeros(games, bool)
+        self._spots_firm = np.zeros(games, bool)
         self.moves = np.zeros((len(TARGETS), games), np.uint8)
         """First moves of all shortest ways to each target, as `LevelMemory.compass` gives them."""
         self.distance = np.full((len(TARGETS), games), UNREACHABLE, np.int64)
@@ -104,11 +105,13 @@ class Compasses:
         planes: Words,
         position: NDArray[np.int64],
         changed: NDArray[np.bool_],
+        ground_changed: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
         """Point anew in some games.
 
         games: (n,) their numbers; planes: (len(Plane), n, 80); position: (n,) the heroes' cells;
-        changed: (n,) whether anything but the position and the creatures has.
+        changed: (n,) whether any set has; ground_changed: (n,) whether another has than those of
+        creatures and things that come and go.
 
         Returns the games in which all places have been searched: there all count as unsearched
         again.
@@ -131,7 +134,9 @@ class Compasses:
         self.foes[games] = targets[4].any(axis=1)
         targets &= ~unfit
         self._find((0, 1, 3, 4), targets, ground)
-        self._spots_old[games] |= changed
+        # On passable ground the hero stands within the ground that was found to be reachable, which
+        # then depends on the ground alone; from anywhere else it is found anew.
+        self._spots_old[games] |= ground_changed | changed & ~self._spots_firm[games]
         exhausted = games[:0]
         lost = np.flatnonzero(self.distance[0, games] == UNREACHABLE)
         if lost.size:
@@ -218,4 +223,6 @@ class Compasses:
             spots[again] = spots_where(np.zeros_like(searched), again)
         self._spots[games], self._reachable[games] = spots, reachable
         self._spots_old[games] = False
+        heroes = Heroes(ground.position[rows], passable, doors)
+        self._spots_firm[games] = heroes.at(passable) != 0
         return games[again]

@@ -21,6 +21,7 @@ PEACEFUL_TURNS: Final = 10
 
 
 _REMEMBERED: Final = (1 << Plane.KNOWN + 1) - 1
+"""Bits stored of a cell that tell of its ground; the others tell what shows on it now."""
 _CELLS: Final = 24 * COLUMNS
 _OFFSETS: Final = np.array(nethack_cells.OFFSETS)
 _STOMACH: Final = np.frombuffer(b"/-\\", np.uint8)
@@ -87,6 +88,7 @@ class LevelMaps:
         self._planes = np.zeros((len(Plane), games, COLUMNS), np.uint32)
         self._stale = np.zeros(games, bool)
         self._changed = np.zeros(games, bool)
+        self._ground_changed = np.zeros(games, bool)
         self.compasses = Compasses(games)
         """Which way leads where."""
         self.depth = np.zeros(games, np.int64)
@@ -154,10 +156,14 @@ class LevelMaps:
         stale = np.flatnonzero(self._stale)
         if stale.size:
             exhausted = self.compasses.update(
-                stale, self._planes.take(stale, axis=1), self.position[stale], self._changed[stale]
+                stale,
+                self._planes.take(stale, axis=1),
+                self.position[stale],
+                self._changed[stale],
+                self._ground_changed[stale],
             )
             self._planes[Plane.SEARCHED, exhausted] = 0
-            self._stale[stale] = self._changed[stale] = False
+            self._stale[stale] = self._changed[stale] = self._ground_changed[stale] = False
         return shown
 
     def _read_map(
@@ -186,6 +192,7 @@ class LevelMaps:
         line, column = np.divmod(8 * word[which] + byte, COLUMNS)
         game, changed = game[which], changed[which, byte]
         self._stale[game] = self._changed[game] = True
+        self._ground_changed[game[changed & _REMEMBERED != 0]] = True
         planes = np.unpackbits(changed[:, None].view(np.uint8), axis=1, bitorder="little")
         which, plane = np.nonzero(planes)
         np.bitwise_xor.at(
@@ -206,6 +213,7 @@ class LevelMaps:
         differs = (after != before).any(axis=1)
         self._stale[games] |= differs
         self._changed[games] |= differs
+        self._ground_changed[games] |= differs
 
     def _move_to(self, cell: NDArray[np.int64], shown: NDArray[np.bool_]) -> None:
         moved = np.flatnonzero(shown & (cell != self.position))
@@ -231,7 +239,7 @@ class LevelMaps:
         if shops.size:
             near = dilate(single(self.position[shops]))
             self._planes[Plane.BARRED, shops] |= near & self._planes[Plane.CLOSED, shops]
-            self._stale[shops] = self._changed[shops] = True
+            self._stale[shops] = self._changed[shops] = self._ground_changed[shops] = True
         asked = told == TOLD.index("peaceful")  # a question: the map is not shown
         self._peaceful_until = np.where(asked, self.turn + PEACEFUL_TURNS, self._peaceful_until)
         for name, plane in (
@@ -252,6 +260,7 @@ class LevelMaps:
         new = self._planes[plane, games, column] & bit == 0
         self._stale[games] |= new | (plane == Plane.VISITED)
         self._changed[games] |= new
+        self._ground_changed[games] |= new
         self._planes[plane, games, column] |= bit
 
     def sets(self, game: int) -> dict[str, int]:
