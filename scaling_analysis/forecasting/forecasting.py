@@ -122,7 +122,9 @@ def forecast(
     chosen = {"loss": methods, "mean_return": return_methods}
     for target in targets:
         wanted = resolve_methods(chosen[target], target)
-        fitted[target], failures = fit_members(runs, wanted, n_resamples, seed)
+        fitted[target], failures = fit_members(
+            runs, wanted, n_resamples, seed, f"fits of the {target.removeprefix('mean_')}"
+        )
         messages += [f"{name} ({target}) left out: {why}" for name, why in failures.items()]
         messages += _doubts(target, fitted[target])
     linked: Bootstrap | None = None

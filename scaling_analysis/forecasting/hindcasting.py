@@ -31,6 +31,7 @@ from scaling_analysis.forecasting.scores import (
     weighed_by,
 )
 from scaling_analysis.forecasting.through_link import LINK, LinkEstimator, fit_link, link_forecast
+from scaling_analysis.progress import progress_bar
 from scaling_analysis.runlog import select, usable
 
 Array = NDArray[np.float64]
@@ -191,12 +192,14 @@ def _forecasts(
 ) -> pd.DataFrame:
     """Forecast of every cell beyond every origin by every method: predicted and base."""
     out = []
-    for cut, seed in seeds.items():
-        members, failed = fit_members(past(runs, cut), methods, n_resamples, seed)
-        failures += [(target, cut, name, reason) for name, reason in failed.items()]
-        ahead = cells[cells["budget"] > cut]
-        for name in methods:
-            out.append(_ahead(members.get(name), ahead).assign(method=name, origin=cut))
+    with progress_bar(f"hindcast of the {target.removeprefix('mean_')}", len(seeds)) as advance:
+        for cut, seed in seeds.items():
+            members, failed = fit_members(past(runs, cut), methods, n_resamples, seed)
+            failures += [(target, cut, name, reason) for name, reason in failed.items()]
+            ahead = cells[cells["budget"] > cut]
+            for name in methods:
+                out.append(_ahead(members.get(name), ahead).assign(method=name, origin=cut))
+            advance(1)
     return _named(pd.concat(out, ignore_index=True), target, cells)
 
 

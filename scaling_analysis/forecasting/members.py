@@ -14,6 +14,7 @@ from scaling_analysis.estimators.bootstrapping import Bootstrap, bootstrap
 from scaling_analysis.estimators.protocol import FrontierFit
 from scaling_analysis.estimators.selection import Target
 from scaling_analysis.forecasting.combination import robust_sd
+from scaling_analysis.progress import progress_bar
 from scaling_analysis.uncertainty.intervals import check_failures
 
 Array = NDArray[np.float64]
@@ -81,7 +82,11 @@ def resolve_methods(methods: Methods | None, target: Target) -> dict[str, Estima
 
 
 def fit_members(
-    runs: pd.DataFrame, methods: Mapping[str, Estimator], n_resamples: int, seed: int
+    runs: pd.DataFrame,
+    methods: Mapping[str, Estimator],
+    n_resamples: int,
+    seed: int,
+    label: str = "fits",
 ) -> tuple[dict[str, Bootstrap], dict[str, str]]:
     """Fit and bootstrap every method, all on the same draws.
 
@@ -89,11 +94,13 @@ def fit_members(
     reason. Only refusals of a fit are caught: a mistake in the log or in a method's code is raised.
     """
     members, failures = {}, {}
-    for name, estimator in methods.items():
-        try:
-            members[name] = resampled(runs, estimator, n_resamples, seed)
-        except (FitError, BootstrapError) as error:
-            failures[name] = str(error)
+    with progress_bar(label, len(methods)) as advance:
+        for name, estimator in methods.items():
+            try:
+                members[name] = resampled(runs, estimator, n_resamples, seed)
+            except (FitError, BootstrapError) as error:
+                failures[name] = str(error)
+            advance(1)
     return members, failures
 
 
