@@ -22,10 +22,13 @@ that was wrong from the start (1); chosen on public isoFLOP sweeps and the NetHa
 SHORTEST = 0.1
 """Log horizons below this do not differ in kind: within the log, too, a law is a little wrong."""
 
-_FAILED = 2.0
-
 PRIOR_ORIGINS = 2.0
-"""Weight of the prior, in hindcast origins: few origins neither decide nor promise much."""
+"""Weight of the prior of a law's error, in hindcast origins: few origins promise little."""
+
+INDIFFERENT_ORIGINS = 1.0
+"""Weight of the prior that methods are alike, in hindcast origins: few origins decide little."""
+
+_TINY = np.finfo(np.float64).tiny
 
 
 def log_horizon(flops: ArrayLike, flops_max: ArrayLike) -> Array:
@@ -45,17 +48,18 @@ def method_weights(
     """Weight of each method in the average for targets at `target_horizon`.
 
     A method's expected squared error is its mean squared hindcast error, cells near the target's
-    log horizon and late origins counting more, shrunk towards the mean of all methods as if
-    `PRIOR_ORIGINS` origins had shown no difference, plus the square of its own bootstrap spread at
-    the target. The weight is the inverse square of that. Picking the best method outright, and
+    log horizon and late origins counting more, shrunk towards the geometric mean of all methods as
+    if `INDIFFERENT_ORIGINS` origins had shown no difference (in logs, since one hopeless method
+    would otherwise make the others look alike), plus the square of its own bootstrap spread at the
+    target. The weight is the inverse square of that. Picking the best method outright, and
     equal weights, were both worse on public sets. Before any origin is on record the law's expected
     error stands in its place: a form that is tight because it is rigid has shown nothing yet.
 
     Parameters
     ----------
     errors : array_like, shape (methods, cells)
-        Observed minus forecast. NaN where a method could not be fitted at an origin: it is charged
-        twice the largest error that any other made there.
+        Observed minus forecast. NaN where a method could not be fitted at an origin: that says
+        nothing of how well it forecasts where it can be, so the mean of the others stands in.
     horizon, origin : array_like, shape (cells,)
         log(C / C_max) of the cell, and its C_max.
     target_horizon : float
@@ -78,11 +82,11 @@ def method_weights(
     expected = variance + prior_sd**2
     if known.any():
         squared = squared[:, known]
-        charged = _FAILED**2 * np.nanmax(squared, axis=0)
-        squared = np.where(np.isfinite(squared), squared, charged)
+        squared = np.where(np.isfinite(squared), squared, np.nanmean(squared, axis=0))
         cells = cell_weights(np.asarray(horizon)[known], np.asarray(origin)[known], target_horizon)
-        common = np.average(squared.mean(axis=0), weights=cells)
-        score = (PRIOR_ORIGINS * common + squared @ cells) / (PRIOR_ORIGINS + cells.sum())
+        own = np.log(np.maximum(np.average(squared, axis=1, weights=cells), _TINY))
+        prior = INDIFFERENT_ORIGINS / (INDIFFERENT_ORIGINS + cells.sum())
+        score = np.exp(prior * own.mean() + (1 - prior) * own)
         expected = variance + score[:, None]
     usable = np.isfinite(expected)
     least = np.min(np.where(usable, expected, np.inf), axis=0)

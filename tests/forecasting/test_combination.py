@@ -57,12 +57,14 @@ def test_a_method_unsure_of_itself_weighs_less():
     assert unsure < 0.02 * sure
 
 
-def test_a_method_that_failed_is_charged_more_than_any_that_did_not():
+def test_an_origin_that_a_method_could_not_use_is_no_mark_against_it():
     horizon, origin = cells()
     errors = np.stack([0.02 * horizon, 0.02 * horizon])
     errors[1, :4] = np.nan
-    kept, failed = method_weights(errors, horizon, origin, 1.0, [0.0, 0.0])
-    assert kept > failed > 0
+    weights = method_weights(errors, horizon, origin, 1.0, [0.0, 0.0])
+    np.testing.assert_allclose(weights, 0.5)
+    better = method_weights(errors * [[1.0], [0.1]], horizon, origin, 1.0, [0.0, 0.0])
+    assert better[1] > better[0] > 0
 
 
 def test_a_method_without_a_forecast_gets_nothing():
