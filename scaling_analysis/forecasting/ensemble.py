@@ -184,7 +184,8 @@ class Ensemble:
         names = self.methods(quantity)
         if self.hindcast is None:
             horizon = float(log_horizon(flops, self.flops_max))
-            prior_sd = float(self.widening(quantity, COMBINED).law_sd(horizon, self.trend(quantity)))
+            prior = self.widening(quantity, COMBINED)
+            prior_sd = float(prior.law_sd(horizon, self.trend(quantity)))
             none = np.empty((len(names), 0))
             return method_weights(none, [], [], horizon, spreads, prior_sd)
         return self.hindcast.weights(quantity, names, flops / self.flops_max, spreads)
