@@ -29,6 +29,8 @@ _MODULE_OF = {
     "fit_curve": "estimators.curve",
     "fit_surface": "estimators.surface",
     "fit_return_link": "estimators.return_link",
+    "fit_return_law": "estimators.return_law",
+    "fit_intrinsic": "estimators.intrinsic",
     "FrontierFit": "estimators.protocol",
     "natural_metric": "estimators.metrics",
     # several tasks
@@ -67,8 +69,12 @@ _MODULE_OF = {
     "plot_frontier": "report.figures",
     "plot_law": "report.figures",
     "plot_link": "report.figures",
-    "plot_hindcast": "report.figures",
-    "plot_verification": "report.figures",
+    "plot_comparison": "report.figures",
+    "plot_hindcast": "report.verdicts",
+    "plot_verification": "report.verdicts",
+    "plot_residuals": "report.diagnostics",
+    "plot_misfit": "report.diagnostics",
+    "plot_methods": "report.diagnostics",
     # errors
     "ScalingError": "errors",
     "RunLogError": "errors",

@@ -61,6 +61,13 @@ class Cost:
             return np.ones_like(n)
         return self._interpolate(np.log(n))[1]
 
+    def along(self, log_params: ArrayLike) -> tuple[Array, Array]:
+        """Log of the FLOP per sample at log N, and its slope; the shape of `log_params`."""
+        log_n = np.asarray(log_params, dtype=float)
+        if self.constant is not None:
+            return np.log(self.constant) + log_n, np.ones_like(log_n)
+        return self._interpolate(log_n)
+
     def samples(self, params: ArrayLike, flops: ArrayLike) -> Array:
         """D [count] that a model of `params` parameters sees for `flops` FLOP."""
         return np.asarray(flops, dtype=float) / self.flops_per_sample(params)

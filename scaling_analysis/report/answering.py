@@ -11,13 +11,20 @@ from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.forecasting.verification import Verification
 from scaling_analysis.report.model import Calculator, Table
 from scaling_analysis.report.sources import law_curve
-from scaling_analysis.report.wording import compute, count, interval, percent, quantity, times
+from scaling_analysis.report.wording import (
+    UNITS,
+    WORDS,
+    compute,
+    count,
+    interval,
+    percent,
+    quantity,
+    times,
+)
 
 Array = NDArray[np.float64]
 
 TARGETS = ("loss", "mean_return")
-WORDS = {"loss": "loss", "mean_return": "mean return"}
-UNITS = {"loss": "nats/action", "mean_return": "points"}
 _POINTS_A_DECADE = 24
 _BEYOND = 10.0
 """The calculator goes on past the farthest budget forecast by this factor."""

@@ -1,11 +1,12 @@
 """Colours, axes and marks that the figures share."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_analysis.report.wording import count
+from scaling_analysis.report.wording import clipped, count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +21,16 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
     "#CC79A7",
     "#8A8F98",
 )
+PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", GREY)
+"""Order in which lines of equal rank take their colours."""
 NAMES = {
     "params_opt": "Compute-optimal parameters $N_{opt}$",
     "samples_opt": "Compute-optimal samples $D_{opt}$",
     "loss": "Loss [nats/action]",
     "mean_return": "Mean return [points]",
 }
+_NAME = 24
+"""Characters of a name that a figure shows."""
 MOST_MARKS = 2000
 """Figures thin their marks to about this many, evenly through the rows."""
 
@@ -42,7 +47,7 @@ def boundary(ax: "Axes", end: float) -> None:
         rotation=90,
         ha="right",
         va="bottom",
-        fontsize="xx-small",
+        fontsize="x-small",
         color=GREY,
     )
 
@@ -58,6 +63,37 @@ def beside_line(ax: "Axes", height: float, text: str) -> None:
         fontsize="x-small",
         color=GREY,
     )
+
+
+def name_ends(ax: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names of lines beside their last points, moved apart where they would touch.
+
+    `ends`: x, y, name, colour. Room for them is made on the right; names are shown as they are.
+    """
+    if not ends:
+        return
+    low, high = ax.get_xlim()
+    longest = max(len(name) for _, _, name, _ in ends)
+    ax.set_xlim(low, high * (high / low) ** min(0.6, 0.02 * min(longest, _NAME) + 0.04))
+    apart = 0.055
+    places = [
+        (float(ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1]), x, name, c)
+        for x, y, name, c in ends
+    ]
+    below = -np.inf
+    for height, x, name, colour in sorted(places):
+        below = max(height, below + apart)
+        ax.annotate(
+            clipped(name, _NAME),
+            (x, below),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+            color=colour,
+            parse_math=False,
+        )
 
 
 def thinned(rows: int) -> NDArray[np.bool_]:

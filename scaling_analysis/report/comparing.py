@@ -1,5 +1,6 @@
-"""Every method side by side: exponent, forecast, record in the hindcast, weight."""
+"""Every method side by side: exponent, forecast, record in the hindcast, weight, residuals."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,18 @@ from scaling_analysis.forecasting.members import BASELINES
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.forecasting.through_link import LINK
-from scaling_analysis.report.model import Section, Table
-from scaling_analysis.report.wording import MISSING, compute, count, percent, quantity
-
-_NAME = {"loss": "loss", "mean_return": "mean return"}
+from scaling_analysis.report import pictures
+from scaling_analysis.report.model import Figure, Section, Table
+from scaling_analysis.report.residuals import Residuals, residuals_of
+from scaling_analysis.report.wording import (
+    MISSING,
+    WORDS,
+    clipped,
+    compute,
+    count,
+    percent,
+    quantity,
+)
 
 
 def methods_section(forecast: Forecast, targets: list[str]) -> Section:
@@ -28,8 +37,92 @@ def methods_section(forecast: Forecast, targets: list[str]) -> Section:
             "improves) and a straight line in logs, are never averaged: a method that does not "
             "beat them earns no trust.",
         ),
+        figures=tuple(
+            pictures.methods(forecast, name)
+            for name in ("params_opt", *targets)
+            if forecast.ensemble.forecasts(name, COMBINED)
+        ),
         tables=tuple(_table(forecast, target) for target in targets),
     )
+
+
+def residuals_section(forecast: Forecast, targets: list[str]) -> Section:
+    """What the methods leave unexplained: a table of all, figures of the one that weighs most."""
+    figures: list[Figure | None] = []
+    tables = []
+    for target in targets:
+        fits = _residual_fits(forecast, target)
+        if not fits:
+            continue
+        found = {name: residuals_of(fit) for name, fit in fits.items()}
+        figures.append(pictures.misfit(forecast, target))
+        best = _heaviest(forecast, target, fits)
+        for against in ("flops", "normal"):
+            figures.append(pictures.residuals(found[best], fits[best], target, against))
+        tables.append(_residual_table(found, target))
+    return Section(
+        key="residuals",
+        title="Residuals: what the laws leave unexplained",
+        paragraphs=(
+            "Where residuals bend, or sit on one side at the largest budgets, the law has the "
+            "wrong shape there, and the forecast begins there. What the rows of a run share does "
+            "not average out over its checkpoints: that is why runs are resampled, not rows.",
+        ),
+        figures=tuple(each for each in figures if each is not None),
+        tables=tuple(tables),
+    )
+
+
+def _residual_fits(forecast: Forecast, target: str) -> dict[str, Any]:
+    e = forecast.ensemble
+    members = e.losses if target == "loss" else e.returns
+    fits = {name: member.fit for name, member in members.items() if name not in BASELINES}
+    if target == "mean_return" and e.link is not None:
+        fits[LINK] = e.link.fit
+    return fits
+
+
+def _heaviest(forecast: Forecast, target: str, fits: Mapping[str, Any]) -> str:
+    """The method that weighs most at the first budget forecast."""
+    weights = forecast.ensemble.weights(target, float(forecast.table["flops"].min()))
+    return max(fits, key=lambda name: weights.get(name, 0.0))
+
+
+def _residual_table(found: Mapping[str, Residuals], target: str) -> Table:
+    rows = []
+    for name, each in found.items():
+        mean, error = each.at_the_end()
+        worst = each.rows.loc[each.rows["residual"].abs().idxmax()]
+        rows.append(
+            (
+                name,
+                str(len(each.rows)),
+                _sized(each, each.rms),
+                percent(each.run_share),
+                f"{_sized(each, mean, signed=True)} ± {_sized(each, error)}",
+                f"{_sized(each, worst['residual'], signed=True)}: "
+                f"{clipped(str(worst['run_id']), 40)}, C {compute(worst['flops'])}",
+            )
+        )
+    return Table(
+        caption=(
+            f"Residuals of the {WORDS[target]}, in logs where all values are positive. Shared by "
+            "runs: the part of their variance that the rows of a run have in common. At the end: "
+            "mean over the runs of the largest eighth of compute, with its standard error."
+        ),
+        columns=("method", "rows", "typical size", "shared by runs", "at the end", "farthest row"),
+        rows=tuple(rows),
+        text_columns=(0, 5),
+    )
+
+
+def _sized(found: Residuals, value: float, signed: bool = False) -> str:
+    """A residual: in percent where it is of logs."""
+    if not np.isfinite(value):
+        return MISSING
+    if found.space == "log":
+        return percent(value, signed=signed)
+    return f"{value:{'+' if signed else ''}.3g}"
 
 
 def _table(forecast: Forecast, target: str) -> Table:
@@ -57,7 +150,7 @@ def _table(forecast: Forecast, target: str) -> Table:
     origin = f"Hindcast of {scored.replace('_', ' ')}: " if record else "No hindcast. "
     return Table(
         caption=(
-            f"Methods for the {_NAME[target]} at {compute(flops)} FLOP. {origin}error is the root "
+            f"Methods for the {WORDS[target]} at {compute(flops)} FLOP. {origin}error is the root "
             f"mean square of the log error, inside the share of {percent(level)} intervals that "
             "held, score the mean interval score in logs (lower is better)."
         ),
@@ -65,7 +158,7 @@ def _table(forecast: Forecast, target: str) -> Table:
             "method",
             f"exponent of N_opt ({percent(level)})",
             "N_opt",
-            _NAME[target],
+            WORDS[target],
             "error",
             "inside",
             "score",

@@ -1,50 +1,76 @@
 """From a forecast and what stands beside it to the report model: what is said, in which order."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.forecasting.verification import Verification
 from scaling_analysis.report import pictures
-from scaling_analysis.report.answering import TARGETS, WORDS, answer, answer_table, calculator
-from scaling_analysis.report.comparing import methods_section
+from scaling_analysis.report.answering import TARGETS, answer, answer_table, calculator
+from scaling_analysis.report.comparing import methods_section, residuals_section
 from scaling_analysis.report.equations import equations, link_equation
 from scaling_analysis.report.judging import verdict_section
-from scaling_analysis.report.model import Report, Section, Table
+from scaling_analysis.report.model import Part, Report, Section, Table
+from scaling_analysis.report.overview import overview
 from scaling_analysis.report.sources import profile_fit
-from scaling_analysis.report.wording import clipped, interval
+from scaling_analysis.report.wording import WORDS, clipped, interval
 from scaling_analysis.runlog.audit import Audit
 
 _MOST_NAMED = 12
 
 
+class Study(NamedTuple):
+    """A forecast with what stands beside it."""
+
+    name: str
+    """How the report calls it where it holds several."""
+    forecast: Forecast
+    """Its own fits, rows and dates are what is shown."""
+    runs: pd.DataFrame
+    """The log, for what was left out of the fits."""
+    audit: Audit
+    """Of the same log."""
+    verification: Verification | None
+    """The verdict on this forecast, if there is one."""
+
+
 def compose(
-    forecast: Forecast,
-    runs: pd.DataFrame,
-    audit: Audit,
-    verification: Verification | None,
+    studies: Sequence[Study],
     *,
     title: str,
     command: str,
+    refused: Mapping[str, str] | None = None,
 ) -> Report:
     """All that the report says, as data.
 
     Parameters
     ----------
-    forecast : Forecast
-        Its own fits, rows and dates are what is shown.
-    runs : DataFrame
-        The log, for what was left out of the fits.
-    audit : Audit
-        Of the same log.
-    verification : Verification or None
-        The verdict on this forecast, if there is one.
+    studies : sequence of Study
+        One part each, in this order, and where there are several, all of them side by side first.
     title : str
     command : str
         What makes this report again.
+    refused : mapping, optional
+        By the name of a part that allows no forecast, why.
     """
+    several = len(studies) > 1 or bool(refused)
+    keys = [f"{i}-" if several else "" for i in range(1, len(studies) + 1)]
+    parts = [_part(study, key, command) for study, key in zip(studies, keys, strict=True)]
+    forecasts = {study.name: study.forecast for study in studies}
+    return Report(
+        title=title,
+        sections=overview(forecasts, refused or {}) if several else (),
+        parts=tuple(parts),
+    )
+
+
+def _part(study: Study, key: str, command: str) -> Part:
+    forecast, verification = study.forecast, study.verification
     targets = [name for name in TARGETS if name in forecast.ensemble.noise]
     sections = [
         _profiles(forecast, targets),
@@ -53,21 +79,29 @@ def compose(
         _link(forecast, targets),
         methods_section(forecast, targets),
         _hindcast(forecast),
+        residuals_section(forecast, targets),
         verdict_section(verification),
-        _audit(audit),
-        _left_out(runs),
+        _audit(study.audit),
+        _left_out(forecast, study.runs),
         _again(forecast, command),
     ]
-    return Report(
-        title=title,
-        subtitle=_subtitle(forecast, runs),
-        date=_date(forecast.time_utc),
+    return Part(
+        key=key,
+        name=study.name,
+        subtitle=_subtitle(forecast, study.runs),
+        date=date_of(forecast.time_utc),
         answer=answer(forecast, targets, verification),
         table=answer_table(forecast, targets),
         cautions=tuple(forecast.messages),
         calculator=calculator(forecast, targets),
-        sections=tuple(section for section in sections if section is not None),
+        sections=tuple(_keyed(section, key) for section in sections if section is not None),
     )
+
+
+def _keyed(section: Section, key: str) -> Section:
+    """The chapter with `key` before its own and its figures' keys."""
+    figures = tuple(replace(figure, key=key + figure.key) for figure in section.figures)
+    return replace(section, key=key + section.key, figures=figures)
 
 
 def _subtitle(forecast: Forecast, runs: pd.DataFrame) -> str:
@@ -77,7 +111,8 @@ def _subtitle(forecast: Forecast, runs: pd.DataFrame) -> str:
     return f"{text}, {more} more rows in the log" if more > 0 else text
 
 
-def _date(time_utc: str) -> str:
+def date_of(time_utc: str) -> str:
+    """The date of a forecast as a report shows it; "" for one from a log without times."""
     return "" if time_utc.startswith("1970-01-01") else time_utc
 
 
@@ -210,20 +245,25 @@ def _audit(audit: Audit) -> Section:
     )
 
 
-def _left_out(runs: pd.DataFrame) -> Section:
+def _left_out(forecast: Forecast, runs: pd.DataFrame) -> Section:
+    """Rows outside the fits: those that the log marks, and those that are newer than the fits."""
     out = runs[runs["status"] != "ok"]
-    if out.empty:
+    unfitted = _unfitted(forecast, runs)
+    rows = []
+    noted = out.assign(note=out["note"].fillna("") if "note" in out else "")
+    for (status, note), at in noted.groupby(["status", "note"]):
+        rows.append((str(status), clipped(str(note), 400), str(len(at)), _named(at["run_id"])))
+    if len(unfitted):
+        why = "without a value of its own, or newer than the forecast"
+        rows.append(("ok", why, str(len(unfitted)), _named(unfitted["run_id"])))
+    if not rows:
         return Section(
             key="left-out", title="What was left out", paragraphs=("Every row of the log is used.",)
         )
-    rows = []
-    for (status, note), at in out.assign(note=out["note"].fillna("")).groupby(["status", "note"]):
-        names = _named(at["run_id"].astype(str).unique())
-        rows.append((str(status), clipped(str(note), 400), str(len(at)), names))
     return Section(
         key="left-out",
         title="What was left out",
-        paragraphs=(f"{len(out)} of {len(runs)} rows enter no fit.",),
+        paragraphs=(f"{len(out) + len(unfitted)} of {len(runs)} rows enter no fit.",),
         tables=(
             Table(
                 caption="Rows that were left out, with the reason in the log.",
@@ -235,8 +275,16 @@ def _left_out(runs: pd.DataFrame) -> Section:
     )
 
 
-def _named(names: Iterable[str]) -> str:
-    every = [clipped(name, 60) for name in names]
+def _unfitted(forecast: Forecast, runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of status ok that are not among the rows of the forecast."""
+    ok = runs[runs["status"] == "ok"]
+    fitted = set(map(tuple, forecast.rows[["run_id", "samples"]].itertuples(index=False)))
+    keys = zip(ok["run_id"], ok["samples"], strict=True)
+    return ok[np.array([key not in fitted for key in keys], dtype=bool)]
+
+
+def _named(names: pd.Series) -> str:
+    every = [clipped(name, 60) for name in names.astype(str).unique()]
     shown = ", ".join(every[:_MOST_NAMED])
     more = len(every) - _MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown
@@ -246,7 +294,7 @@ def _again(forecast: Forecast, command: str) -> Section:
     e = forecast.ensemble
     boot = next(iter((e.losses or e.returns).values()))
     facts = [
-        ("forecast made", _date(forecast.time_utc) or "undated: the log carries no time"),
+        ("forecast made", date_of(forecast.time_utc) or "undated: the log carries no time"),
         ("forecast hash", forecast.hash),
         ("hash of the fitted rows", forecast.content_hash),
         ("seed", "a generator was passed on" if forecast.seed is None else str(forecast.seed)),

@@ -36,7 +36,7 @@ STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-WIDTH, HEIGHT = 5.2, 3.5
+WIDTH, HEIGHT = 4.4, 3.1
 _BELOW = 0.46
 """Room for the labels of the x axis [inches]."""
 _POINTS_AN_INCH = 72
@@ -55,7 +55,7 @@ def draw(
     label: Callable[[pd.Series], str],
     follows: str = "",
     height: float = HEIGHT,
-    left: float = 0.135,
+    left: float = 0.165,
 ) -> Figure:
     """Draw with `plot` on a fresh Axes and keep the numbers in `points`.
 

@@ -4,6 +4,8 @@ Colours are those of Okabe and Ito (distinct for all common kinds of colour visi
 else follows the reader's style sheet.
 """
 
+from collections.abc import Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,24 +13,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.errors import ReportError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
-from scaling_analysis.forecasting.members import BASELINES
 from scaling_analysis.forecasting.result import Forecast
-from scaling_analysis.forecasting.scores import COMBINED, Hindcast
-from scaling_analysis.forecasting.verification import Verification
+from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.laws.profiles import SliceState
 from scaling_analysis.report.axes import (
     BLUE,
     GREEN,
     GREY,
     NAMES,
-    ORANGE,
-    PURPLE,
+    PALETTE,
     RED,
     beside_line,
     boundary,
     given_or_new,
-    jittered,
     logarithmic,
+    name_ends,
     room,
     thinned,
 )
@@ -40,7 +39,7 @@ from scaling_analysis.report.sources import (
     main_target,
     observed_optima,
 )
-from scaling_analysis.report.wording import clipped, compute, count, percent
+from scaling_analysis.report.wording import compute
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from scaling_analysis.estimators.link import ReturnLink
 
 Array = NDArray[np.float64]
+Quantity = Literal["params_opt", "samples_opt", "loss", "mean_return"]
 
 
 def plot_profiles(fit: "IsoflopFit", ax: "Axes | None" = None) -> "Axes":
@@ -221,110 +221,46 @@ def plot_link(
     return ax
 
 
-def plot_hindcast(
-    hindcast: Hindcast,
-    quantity: str | None = None,
+def plot_comparison(
+    forecasts: Mapping[str, Forecast],
+    quantity: Quantity = "params_opt",
+    flops: ArrayLike | None = None,
     *,
-    level: float = 0.9,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Held-out budgets over what would have been forecast of them, against the distance.
+    """One law of several forecasts on one Axes, each with its interval, named at its end.
 
     Parameters
     ----------
-    hindcast : Hindcast
-    quantity : str, optional
-        "loss_opt", "params_opt", ...: see `scores.QUANTITIES`; the first of loss_opt, loss,
-        mean_return_opt and mean_return on record by default.
-    level : float
-        Of the intervals as they would have been stated: bars around 1.
+    forecasts : mapping from name to Forecast
+        Recipes, agents or tasks.
+    quantity : str
+        "params_opt", "samples_opt", or "loss" or "mean_return" at the optimum.
+    flops : array_like, optional
+        Ends of the range to draw [FLOP]; of each forecast its log and its budgets by default.
     ax : Axes, optional
         Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Filled dots: the combined forecast held; red crosses: it missed. Small marks: the baselines.
+        A line and a band a forecast; the line is dashed beyond the largest budget of its log.
     """
     ax = given_or_new(ax)
-    frame = hindcast.to_frame(level)
-    known = set(frame["quantity"])
-    order = ("loss_opt", "loss", "mean_return_opt", "mean_return", "params_opt")
-    quantity = quantity or next(name for name in order if name in known)
-    frame = frame[frame["quantity"] == quantity]
-    if frame.empty:
-        raise ReportError(f"the hindcast has no {quantity!r}; it has {', '.join(sorted(known))}")
-    own = frame[frame["method"] == COMBINED]
-    ratio = (own["observed"] / own["predicted"]).to_numpy(np.float64)
-    distance = jittered(own["extrapolation"].to_numpy(np.float64))
-    lo, hi = (own[name] / own["predicted"] for name in ("lo", "hi"))
-    ax.vlines(distance, lo, hi, color=BLUE, alpha=0.3, lw=2.5)
-    styles = {"persistence": ("_", ORANGE), "log-line": ("x", PURPLE)}
-    for name in BASELINES:
-        other = frame[frame["method"] == name]
-        marker, colour = styles[name]
-        ax.plot(
-            other["extrapolation"],
-            other["observed"] / other["predicted"],
-            marker,
-            ms=4,
-            color=colour,
-            alpha=0.8,
-            label=name.replace("-", " "),
-        )
-    inside = own["inside"].to_numpy(bool)
-    ax.plot(distance[inside], ratio[inside], "o", ms=4, color=BLUE, label="combined, held")
-    ax.plot(distance[~inside], ratio[~inside], "X", ms=5.5, color=RED, label="combined, missed")
-    ax.axhline(1.0, color=GREY, lw=0.8)
-    logarithmic(ax, "x", "Held-out compute over the last budget fitted", plain=True)
-    logarithmic(ax, "y", f"Observed over forecast, {of(quantity)}", plain=True)
-    ax.legend(frameon=False, fontsize="x-small", loc="best", ncols=2)
-    return ax
-
-
-def plot_verification(
-    verification: Verification, target: str | None = None, *, ax: "Axes | None" = None
-) -> "Axes":
-    """Every planned run: the interval that was forecast, and what was observed.
-
-    Parameters
-    ----------
-    verification : Verification
-    target : str, optional
-        "loss" or "mean_return"; the first judged by default.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-        One line a run, smallest compute on top: bar and tick are the forecast, the dot is the run
-        (a red cross where it lies outside).
-    """
-    ax = given_or_new(ax)
-    judged = verification.runs[verification.runs["status"] == "ok"]
-    target = target or str(judged["target"].iloc[0])
-    judged = judged[judged["target"] == target].sort_values(["budget", "params"])
-    if judged.empty:
-        raise ReportError(f"no planned run has a {target} to show")
-    height = -np.arange(len(judged), dtype=np.float64)
-    ax.hlines(height, judged["lo"], judged["hi"], color=BLUE, alpha=0.3, lw=7)
-    ax.plot(judged["predicted"], height, "|", ms=9, color=BLUE)
-    inside = judged["inside"].to_numpy(bool)
-    observed = judged["observed"].to_numpy(np.float64)
-    ax.plot(observed[inside], height[inside], "o", ms=5, color=BLUE)
-    ax.plot(observed[~inside], height[~inside], "X", ms=6, color=RED)
-    names = [clipped(str(name), 28, keep="end") for name in judged["run_id"]]
-    sizes = zip(judged["params"], judged["budget"], strict=True)
-    labels = [
-        f"{name}\nN {count(params)}, C {compute(budget)}"
-        for name, (params, budget) in zip(names, sizes, strict=True)
-    ]
-    ax.set_yticks(height, labels, fontsize="x-small", parse_math=False)
-    ax.set_ylim(height.min() - 0.7, 0.7)
-    logarithmic(
-        ax, "x", f"{NAMES[target]}: bar = {percent(verification.level)} forecast", plain=True
-    )
+    if not forecasts:
+        raise ReportError("give at least one forecast to draw")
+    ends = []
+    for (name, forecast), colour in zip(forecasts.items(), cycle(PALETTE), strict=False):
+        grid = grid_of(forecast, flops)
+        curve = law_curve(forecast, quantity, grid)
+        within = grid <= flops_max(forecast) * (1 + 1e-9)
+        ax.fill_between(grid, curve["lo"], curve["hi"], color=colour, alpha=0.15, lw=0)
+        ax.plot(grid[within], curve["value"][within], "-", color=colour, lw=1.6, label=name)
+        ax.plot(grid[~within], curve["value"][~within], "--", color=colour, lw=1.6)
+        ends.append((float(grid[-1]), float(curve["value"][-1]), name, colour))
+    logarithmic(ax, "x", "Compute C [FLOP]")
+    logarithmic(ax, "y", NAMES[quantity])
+    name_ends(ax, ends)
     return ax
 
 
@@ -380,14 +316,3 @@ def _stated(ax: "Axes", forecast: Forecast, quantity: str) -> None:
     lo, hi = (table[f"{quantity}{ends}_{end}"].to_numpy(np.float64) for end in ("lo", "hi"))
     ax.vlines(x, lo, hi, color=RED, lw=1.2)
     ax.plot(x, y, "s", ms=5, color=RED, mec="white", mew=0.6, zorder=5)
-
-
-def of(quantity: str) -> str:
-    """A quantity of the hindcast in words."""
-    return {
-        "loss_opt": "loss at the optimum",
-        "loss": "loss",
-        "mean_return_opt": "return at the optimum",
-        "mean_return": "mean return",
-        "params_opt": "$N_{opt}$",
-    }[quantity]

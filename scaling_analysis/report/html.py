@@ -6,7 +6,8 @@ from importlib.resources import files
 from typing import Any
 
 from scaling_analysis.report.axes import MOST_MARKS
-from scaling_analysis.report.model import Equation, Figure, Report
+from scaling_analysis.report.model import Equation, Figure, Part, Report
+from scaling_analysis.report.wording import percent
 
 _SYMBOL = {"N": ("N", "opt"), "D": ("D", "opt"), "L": ("L", "opt"), "R": ("R", "opt")}
 
@@ -19,30 +20,35 @@ def render_html(report: Report) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"drawing": _drawing, "equation": _equation, "thinned": MOST_MARKS}
+    environment.globals |= {
+        "drawing": _drawing,
+        "equation": _equation,
+        "percent": percent,
+        "thinned": MOST_MARKS,
+    }
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         report=report,
         style=_markup((folder / "report.css").read_text(encoding="utf-8")),
         script=_markup((folder / "report.js").read_text(encoding="utf-8")),
-        data=_embedded(_page_data(report)),
-        level=f"{report.calculator.level * 100:g} %",
+        data=_embedded({part.key: _page_data(part) for part in report.parts}),
     )
 
 
-def _page_data(report: Report) -> dict[str, Any]:
-    """What the script of the page reads."""
+def _page_data(part: Part) -> dict[str, Any]:
+    """What the script of the page reads for the calculator of a part."""
     followed = {
         figure.key: {"column": figure.follows, "x": _axis(figure, "x"), "y": _axis(figure, "y")}
-        for section in report.sections
+        for section in part.sections
         for figure in section.figures
         if figure.follows
     }
-    calculator = report.calculator
+    calculator = part.calculator
     return {
         "columns": {name: list(values) for name, values in calculator.columns.items()},
         "start": calculator.start,
         "flops_max": calculator.flops_max,
+        "level": percent(calculator.level),
         "figures": followed,
     }
 

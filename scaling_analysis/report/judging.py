@@ -6,9 +6,18 @@ import pandas as pd
 from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.forecasting.verification import Verification
 from scaling_analysis.report import pictures
-from scaling_analysis.report.answering import TARGETS, UNITS, WORDS, verdict_sentence
+from scaling_analysis.report.answering import TARGETS, verdict_sentence
 from scaling_analysis.report.model import Section, Table
-from scaling_analysis.report.wording import clipped, compute, count, interval, percent, quantity
+from scaling_analysis.report.wording import (
+    UNITS,
+    WORDS,
+    clipped,
+    compute,
+    count,
+    interval,
+    percent,
+    quantity,
+)
 
 
 def verdict_section(verification: Verification | None) -> Section | None:

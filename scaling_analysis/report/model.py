@@ -111,10 +111,12 @@ class Calculator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """All that a reader sees."""
+class Part:
+    """What one forecast says: of one agent on one task, from one log."""
 
-    title: str
+    key: str
+    """Set before the keys of its chapters and figures; "" where the report has no other part."""
+    name: str
     subtitle: str
     date: str
     """Of the forecast, ISO 8601; "" where the log carries no time."""
@@ -123,7 +125,23 @@ class Report:
     cautions: tuple[str, ...]
     calculator: Calculator
     sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that a reader sees."""
+
+    title: str
+    sections: tuple[Section, ...]
+    """About all parts together; none where there is one part."""
+    parts: tuple[Part, ...]
     schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """All figures in the order of the report."""
+        every = (*self.sections, *(section for part in self.parts for section in part.sections))
+        return tuple(figure for section in every for figure in section.figures)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -136,12 +154,11 @@ class Report:
                 f"schema_version is {data.get('schema_version')!r}: no report of schema "
                 f"{SCHEMA_VERSION}"
             )
-        plain = dict(data)
-        plain["table"] = _table(data["table"])
-        columns = {name: tuple(v) for name, v in data["calculator"]["columns"].items()}
-        plain["calculator"] = Calculator(**{**data["calculator"], "columns": columns})
-        plain["sections"] = tuple(_section(each) for each in data["sections"])
-        return cls(**_tuples(plain))
+        parts = {
+            "sections": tuple(_section(each) for each in data["sections"]),
+            "parts": tuple(_part(each) for each in data["parts"]),
+        }
+        return cls(**{**data, **parts})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the report as JSON, atomically."""
@@ -160,6 +177,16 @@ class Report:
             raise ReportError(f"{path}: cannot be read as a report ({error})") from error
 
 
+def _part(data: Mapping[str, Any]) -> Part:
+    columns = {name: tuple(v) for name, v in data["calculator"]["columns"].items()}
+    inner = {
+        "table": _table(data["table"]),
+        "calculator": Calculator(**{**data["calculator"], "columns": columns}),
+        "sections": tuple(_section(each) for each in data["sections"]),
+    }
+    return Part(**{**_tuples(data), **inner})
+
+
 def _table(data: Mapping[str, Any]) -> Table:
     rows = tuple(tuple(row) for row in data["rows"])
     return Table(**{**_tuples(data), "rows": rows})
@@ -172,12 +199,12 @@ def _figure(data: Mapping[str, Any]) -> Figure:
 
 
 def _section(data: Mapping[str, Any]) -> Section:
-    parts = {
+    inner = {
         "equations": tuple(Equation(**each) for each in data["equations"]),
         "figures": tuple(_figure(each) for each in data["figures"]),
         "tables": tuple(_table(each) for each in data["tables"]),
     }
-    return Section(**{**_tuples(data), **parts})
+    return Section(**{**_tuples(data), **inner})
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:

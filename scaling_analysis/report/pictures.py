@@ -1,5 +1,6 @@
 """Each figure of the report with its caption, its numbers and its hover text."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,21 @@ from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.scores import COMBINED, Hindcast
 from scaling_analysis.forecasting.verification import Verification
 from scaling_analysis.laws.profiles import SliceState
-from scaling_analysis.report import figures
+from scaling_analysis.report import diagnostics, figures, verdicts
 from scaling_analysis.report.axes import ORANGE
 from scaling_analysis.report.drawing import HEIGHT, draw
 from scaling_analysis.report.model import Figure, Table
+from scaling_analysis.report.residuals import Residuals, misfit_of
 from scaling_analysis.report.sources import fitted_rows, observed_optima
-from scaling_analysis.report.wording import clipped, compute, count, interval, percent, quantity
+from scaling_analysis.report.wording import (
+    WORDS,
+    clipped,
+    compute,
+    count,
+    interval,
+    percent,
+    quantity,
+)
 
 _NAME = {"loss": "loss", "mean_return": "return"}
 _RESAMPLED = "Intervals at {level}; resampled: {scheme} by {unit}, and widened by the hindcast."
@@ -150,11 +160,11 @@ def hindcast(past: Hindcast, name: str, level: float) -> Figure:
     held = int(frame["inside"].sum())
     return draw(
         f"hindcast-{name}",
-        f"Hindcast of {figures.of(name).replace('$N_{opt}$', 'N_opt')}",
+        f"Hindcast of {verdicts.of(name).replace('$N_{opt}$', 'N_opt')}",
         f"{held} of {len(frame)} forecasts from {frame['origin'].nunique()} origins held at "
         f"{percent(level)}. Bars: the interval as it would have been stated; small marks: what "
         "the baselines would have said.",
-        lambda ax: figures.plot_hindcast(past, name, level=level, ax=ax),
+        lambda ax: verdicts.plot_hindcast(past, name, level=level, ax=ax),
         points,
         "extrapolation",
         "ratio",
@@ -177,7 +187,7 @@ def verification(verdict: Verification, target: str) -> Figure:
         f"{_NAME[target].capitalize()} of the planned runs",
         f"Bar and tick: the {percent(verdict.level)} interval and centre of the forecast for a new "
         "run of that N and C, written before it was trained. Dot: the run; cross: outside.",
-        lambda ax: figures.plot_verification(verdict, target, ax=ax),
+        lambda ax: verdicts.plot_verification(verdict, target, ax=ax),
         points,
         "observed",
         "line",
@@ -187,6 +197,105 @@ def verification(verdict: Verification, target: str) -> Figure:
         ),
         height=max(HEIGHT * 0.6, 0.9 + 0.36 * len(judged)),
         left=0.36,
+    )
+
+
+def methods(forecast: Forecast, name: str) -> Figure:
+    """Every method's forecast of one quantity at the first budget."""
+    flops = float(forecast.table["flops"].min())
+    table = forecast.table[forecast.table["flops"] == flops]
+    points = table[table[name].notna()][["method", name]].reset_index(drop=True)
+    points["line"] = -np.arange(len(points), dtype=np.float64)
+    said = "N_opt" if name == "params_opt" else WORDS[name]
+    write = count if name == "params_opt" else quantity
+    return draw(
+        f"methods-{name}",
+        f"Every method's {said} at {compute(flops)} FLOP",
+        f"Bars: {percent(forecast.level)} intervals of the expected value, each widened by the "
+        "method's own hindcast. Square: the average; grey: the baselines.",
+        lambda ax: diagnostics.plot_methods(forecast, name, ax=ax),  # type: ignore[arg-type]
+        points,
+        name,
+        "line",
+        label=lambda r: f"{r['method']}: {write(r[name])}",
+        height=0.8 + 0.24 * len(points),
+        left=0.3,
+    )
+
+
+def misfit(forecast: Forecast, target: str) -> Figure | None:
+    """Optima of the budgets over every law; None where no budget has an optimum of its own."""
+    points = misfit_of(forecast, target)
+    if points.empty:
+        return None
+    return draw(
+        f"misfit-{target}",
+        f"Optima of the {_NAME[target]} over the laws",
+        f"The {_NAME[target]} at the optimum of every budget, over what the law of each method "
+        "says there. A line that bends away from zero at the right is a law that is wrong where "
+        "the forecast begins.",
+        lambda ax: diagnostics.plot_misfit(forecast, target, ax=ax),
+        points,
+        "flops",
+        "residual",
+        label=lambda r: (
+            f"{r['method']} at C {compute(r['flops'])}: optimum {quantity(r['observed'])}, law "
+            f"{quantity(r['law'])} ({percent(float(np.expm1(r['residual'])), signed=True)})"
+        ),
+    )
+
+
+def residuals(found: Residuals, fit: Any, key: str, against: str) -> Figure:
+    """Residuals of one method row by row."""
+    rows = found.rows
+    if against == "normal":
+        return draw(
+            f"normal-{key}",
+            f"Are the residuals of {found.method} normal?",
+            "Ordered residuals over their root mean square against normal quantiles; the line is "
+            "equality. Ends that leave it are outliers, or tails heavier than normal.",
+            lambda ax: diagnostics.plot_residuals(fit, "normal", ax=ax),
+            rows.head(0),
+            "flops",
+            "residual",
+            label=str,
+        )
+    return draw(
+        f"residuals-{key}",
+        f"Residuals of {found.method}",
+        "Every fitted row over its fitted value; lines: means of neighbouring rows.",
+        lambda ax: diagnostics.plot_residuals(fit, "flops", ax=ax),
+        rows,
+        "flops",
+        "residual",
+        label=lambda r: f"{clipped(str(r['run_id']), 60)}: {diagnostics.describe(r, found)}",
+    )
+
+
+def comparison(forecasts: Mapping[str, Forecast], name: str) -> Figure:
+    """One law of several forecasts, with the rows of their tables as numbers."""
+    parts = []
+    for who, forecast in forecasts.items():
+        best = _combined(forecast)
+        columns = ["flops", name, f"{name}_lo", f"{name}_hi"]
+        parts.append(best[columns].assign(forecast=who))
+    points = pd.concat(parts, ignore_index=True)
+    write = quantity if name in WORDS else count
+    said = WORDS[name].capitalize() if name in WORDS else {"params_opt": "N_opt"}.get(name, "D_opt")
+    levels = sorted({percent(forecast.level) for forecast in forecasts.values()})
+    return draw(
+        f"comparison-{name}",
+        f"{said} side by side",
+        f"Averages of methods with {' and '.join(levels)} bands of the expected value; dashed "
+        "beyond the largest budget of each log.",
+        lambda ax: figures.plot_comparison(forecasts, name, ax=ax),  # type: ignore[arg-type]
+        points,
+        "flops",
+        name,
+        label=lambda r: (
+            f"{clipped(str(r['forecast']), 60)} at C {compute(r['flops'])}: {write(r[name])}"
+            + _ends(r, name, write)
+        ),
     )
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STEPS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 MISSING = "–"
+WORDS = {"loss": "loss", "mean_return": "mean return"}
+UNITS = {"loss": "nats/action", "mean_return": "points"}
 
 
 def compute(flops: float) -> str:

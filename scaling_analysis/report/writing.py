@@ -1,20 +1,20 @@
 """Write the report of a run log or of a study folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from scaling_analysis.errors import ReportError
+from scaling_analysis.errors import ReportError, ScalingError
 from scaling_analysis.forecasting.forecasting import forecast as make_forecast
 from scaling_analysis.forecasting.members import Methods
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.verification import Verification
-from scaling_analysis.report.composing import compose
+from scaling_analysis.report.composing import Study, compose
 from scaling_analysis.report.html import render_html
 from scaling_analysis.report.pdf import render_pdf
 from scaling_analysis.runlog import load_episodes, load_runs, select
@@ -28,8 +28,12 @@ UNDATED = "1970-01-01T00:00:00+00:00"
 """Date of a forecast from a log without times: a report says nothing that is not in its input."""
 
 
-class Study(NamedTuple):
-    """What a study folder holds."""
+Source = pd.DataFrame | str | os.PathLike[str]
+"""A run log, or the path of one, or of a study folder."""
+
+
+class Opened(NamedTuple):
+    """What a source holds."""
 
     runs: pd.DataFrame
     episodes: pd.DataFrame | None
@@ -37,8 +41,18 @@ class Study(NamedTuple):
     verification: Verification | None
 
 
+class Options(NamedTuple):
+    """How a forecast is made for a source that brings none."""
+
+    flops: ArrayLike | None
+    methods: Methods | None
+    level: float
+    n_resamples: int
+    rng: int | np.random.Generator | None
+
+
 def write_report(
-    source: pd.DataFrame | str | os.PathLike[str],
+    source: Source | Sequence[Source] | Mapping[str, Source],
     out: str | os.PathLike[str],
     formats: Sequence[str] = ("html", "pdf"),
     *,
@@ -59,16 +73,18 @@ def write_report(
 
     Parameters
     ----------
-    source : DataFrame or path
+    source : DataFrame or path, or several of them
         A run log, or a study folder with runs.csv and, where it has them, episodes.parquet,
-        forecast.json, plan_forecast.csv and verification.json.
+        forecast.json and verification.json. Several, in a sequence or by name, make one report with
+        a part each, side by side first and the others compared with the first; so do the agents
+        and tasks of one log, unless one is chosen.
     out : path
         Folder for report.html, report.pdf and report.json; made if absent.
     formats : sequence of str
         Which of "html", "pdf" and "json" (the report as data) to write.
     forecast, verification, episodes : optional
-        Used instead of those of the folder. Without a forecast one is made from the log, dated with
-        its newest row.
+        Used instead of those of the folder, for one source. Without a forecast one is made from the
+        log, dated with its newest row.
     flops : array_like, optional
         Budgets to forecast [FLOP]; 10 and 100 times the largest of the log by default.
     methods, level, n_resamples, rng, agent, task
@@ -85,48 +101,40 @@ def write_report(
     Raises
     ------
     ReportError
-        An unknown format, no run log in the folder, or a verification of another forecast.
+        An unknown format, no run log in the folder, a verification of another forecast, or a
+        forecast, verification or episodes beside several sources.
     ForecastError, FitError, RunLogError
-        The log allows no forecast.
+        The log allows no forecast. Of several parts those that allow one are shown, and the others
+        named with the reason.
 
     Examples
     --------
     >>> sa.write_report("runs.csv", "report", flops=[1e19, 1e20])          # doctest: +SKIP
     {'html': PosixPath('report/report.html'), 'pdf': PosixPath('report/report.pdf')}
+    >>> sa.write_report({"old": "old.csv", "new": "new.csv"}, "report")    # doctest: +SKIP
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ReportError(f"formats={list(formats)}: choose among {', '.join(FORMATS)}")
-    study = _open(source)
-    runs = select(study.runs, agent, task)
-    verification = verification or study.verification
-    forecast = forecast or study.forecast
-    if forecast is None:
-        if verification is not None:
-            raise ReportError("a verification needs the forecast that it judges: give forecast=")
-        forecast = make_forecast(
-            runs,
-            default_flops(runs) if flops is None else flops,
-            methods,
-            level=level,
-            n_resamples=n_resamples,
-            hindcast_resamples=min(100, n_resamples),
-            rng=rng,
-            time_utc=newest(runs),
-        )
-    if verification is not None and verification.forecast_hash != forecast.hash:
-        raise ReportError(
-            f"the verification judges forecast {verification.forecast_hash[:12]}, and this one is "
-            f"{forecast.hash[:12]}: verify again"
-        )
-    found = audit(runs, study.episodes if episodes is None else episodes)
+    given = {"forecast": forecast, "verification": verification, "episodes": episodes}
+    logs = _opened(source, given, agent, task)
+    options = Options(flops, methods, level, n_resamples, rng)
+    studies, refused = [], {}
+    for name, log in logs.items():
+        try:
+            studies.append(_study(name, log, options))
+        except ScalingError as error:
+            if len(logs) == 1:
+                raise
+            refused[name] = str(error)
+    if not studies:
+        reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
+        raise ReportError(f"none of {len(logs)} parts allows a forecast. {reasons}")
     report = compose(
-        forecast,
-        runs,
-        found,
-        verification,
-        title=title or _title(forecast),
+        studies,
+        title=title or "Scaling of " + ", ".join(study.name for study in studies),
         command=command,
+        refused=refused,
     )
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +153,30 @@ def write_report(
     return made
 
 
+def _study(name: str, log: Opened, options: Options) -> Study:
+    """The forecast of a log, made where it has none, with its audit and its verdict."""
+    forecast, verification = log.forecast, log.verification
+    if forecast is None:
+        if verification is not None:
+            raise ReportError("a verification needs the forecast that it judges: give forecast=")
+        forecast = make_forecast(
+            log.runs,
+            default_flops(log.runs) if options.flops is None else options.flops,
+            options.methods,
+            level=options.level,
+            n_resamples=options.n_resamples,
+            hindcast_resamples=min(100, options.n_resamples),
+            rng=options.rng,
+            time_utc=newest(log.runs),
+        )
+    if verification is not None and verification.forecast_hash != forecast.hash:
+        raise ReportError(
+            f"the verification judges forecast {verification.forecast_hash[:12]}, and this one is "
+            f"{forecast.hash[:12]}: verify again"
+        )
+    return Study(name, forecast, log.runs, audit(log.runs, log.episodes), verification)
+
+
 def default_flops(runs: pd.DataFrame, reach: Sequence[float] = REACH) -> list[float]:
     """The largest budget (or compute) among the usable rows [FLOP] times each of `reach`."""
     ok = runs[runs["status"] == "ok"]
@@ -160,31 +192,89 @@ def newest(runs: pd.DataFrame) -> str:
     return UNDATED if times.isna().all() else times.max().isoformat(timespec="seconds")
 
 
-def _title(forecast: Forecast) -> str:
-    who = " on ".join(name for name in (forecast.agent, forecast.task) if name)
-    return f"Scaling of {who}" if who else "Scaling report"
+def _opened(
+    source: Source | Sequence[Source] | Mapping[str, Source],
+    given: Mapping[str, Any],
+    agent: str | None,
+    task: str | None,
+) -> dict[str, Opened]:
+    """What is reported, by the name of its part: each agent and task of each source."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(source, pd.DataFrame | str | os.PathLike):
+        log = _open(source)._replace(**given)
+        parts = _split(log, agent, task)
+        return {_who(part) or "a run log": part for part in parts}
+    named = source if isinstance(source, Mapping) else dict(enumerate(source, 1))
+    if not named:
+        raise ReportError("no source: give a run log, a study folder, or several of them")
+    if given and len(named) > 1:
+        raise ReportError(
+            f"{', '.join(given)}= belongs to one source, and {len(named)} are given: put it into a "
+            "study folder beside its runs.csv"
+        )
+    found: dict[str, Opened] = {}
+    for key, each in named.items():
+        parts = _split(_open(each)._replace(**given), agent, task)
+        for part in parts:
+            name = _who(part) or "a run log"
+            if isinstance(source, Mapping):
+                name = f"{key}, {name}" if len(parts) > 1 else str(key)
+            elif name in found and not isinstance(each, pd.DataFrame):
+                name = f"{name} ({Path(each).stem})"
+            found[name if name not in found else f"{name} ({len(found) + 1})"] = part
+    return found
 
 
-def _open(source: pd.DataFrame | str | os.PathLike[str]) -> Study:
+def _split(log: Opened, agent: str | None, task: str | None) -> list[Opened]:
+    """The parts of a log: one an agent and task; all of a log that brings its forecast."""
+    if log.forecast is not None:
+        chosen = agent or log.forecast.agent or None, task or log.forecast.task or None
+        runs = log.runs
+        for name, value in zip(("agent", "task"), chosen, strict=True):
+            if value is not None and name in runs:
+                runs = select(runs, **{name: value}, mixture=True)
+        return [log._replace(runs=runs)]
+    runs = select(log.runs, agent, task, mixture=True)
+    names = [name for name in ("agent", "task") if name in runs and runs[name].nunique() > 1]
+    if not names:
+        return [log._replace(runs=runs)]
+    keys = runs.loc[runs["status"] == "ok", names].drop_duplicates()
+    parts = []
+    for _, key in keys.iterrows():
+        at = (runs[names] == key).all(axis=1)
+        parts.append(log._replace(runs=runs[at], episodes=_own(log.episodes, runs[at])))
+    return parts
+
+
+def _own(episodes: pd.DataFrame | None, runs: pd.DataFrame) -> pd.DataFrame | None:
+    return None if episodes is None else episodes[episodes["run_id"].isin(runs["run_id"])]
+
+
+def _who(log: Opened) -> str:
+    """Agent and task of a log: "lstm on nethack"."""
+    names = []
+    for name in ("agent", "task"):
+        values = log.runs[name].dropna().unique() if name in log.runs else []
+        names += [str(values[0])] if len(values) == 1 and str(values[0]) else []
+    return " on ".join(names)
+
+
+def _open(source: Source) -> Opened:
     if isinstance(source, pd.DataFrame):
         runs = source if "status" in source.columns else load_runs(source)
-        return Study(runs, None, None, None)
+        return Opened(runs, None, None, None)
     path = Path(source)
     if not path.is_dir():
-        return Study(load_runs(path), None, None, None)
+        return Opened(load_runs(path), None, None, None)
     logs = [path / f"runs.{suffix}" for suffix in ("csv", "parquet", "jsonl")]
     log = next((file for file in logs if file.is_file()), None)
     if log is None:
         raise ReportError(f"{path}: no runs.csv in this folder; name a run log or a study folder")
-    runs = load_runs(log)
-    episodes = path / "episodes.parquet"
-    stored = path / "forecast.json"
-    forecast = Forecast.load(stored) if stored.is_file() else None
+    episodes, stored = path / "episodes.parquet", path / "forecast.json"
     verdict = path / "verification.json"
-    verification = Verification.load(verdict) if verdict.is_file() else None
-    return Study(
-        runs=runs,
+    return Opened(
+        runs=load_runs(log),
         episodes=load_episodes(episodes) if episodes.is_file() else None,
-        forecast=forecast,
-        verification=verification,
+        forecast=Forecast.load(stored) if stored.is_file() else None,
+        verification=Verification.load(verdict) if verdict.is_file() else None,
     )

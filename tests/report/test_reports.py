@@ -11,7 +11,7 @@ import pytest
 
 import scaling_analysis as sa
 from scaling_analysis.report import html, pdf, wording, writing
-from scaling_analysis.report.composing import compose
+from scaling_analysis.report.composing import Study, compose
 from scaling_analysis.report.model import Report
 
 from .conftest import SCRIPT, TYPST, simulated
@@ -19,11 +19,9 @@ from .conftest import SCRIPT, TYPST, simulated
 
 @pytest.fixture(scope="module")
 def report(hostile_runs, forecast, verification) -> Report:
+    study = Study(SCRIPT, forecast, hostile_runs, sa.audit(hostile_runs), verification)
     return compose(
-        forecast,
-        hostile_runs,
-        sa.audit(hostile_runs),
-        verification,
+        [study],
         title=f"Scaling of {SCRIPT} on {TYPST}",
         command=f"scaling report '{SCRIPT}'",
     )
@@ -57,15 +55,16 @@ def embedded(page: str) -> dict:
 def test_the_answer_comes_first_and_holds_the_numbers_of_the_forecast(report, forecast, page):
     row = forecast.table[forecast.table["method"] == "combined"].iloc[0]
     for text in (wording.count(row["params_opt"]), wording.quantity(row["loss"]), "10¹³ FLOP"):
-        assert text in report.answer[0]
+        assert text in report.parts[0].answer[0]
     assert page.index("A budget of") < page.index("<svg")
-    assert [section.key for section in report.sections] == [
+    assert [section.key for section in report.parts[0].sections] == [
         "profiles",
         "frontier",
         "laws",
         "link",
         "methods",
         "hindcast",
+        "residuals",
         "verification",
         "audit",
         "left-out",
@@ -94,14 +93,14 @@ def test_ids_are_unique_and_figures_are_named(page, report):
     elements = Page(page).elements
     ids = [attrs["id"] for tag, attrs in elements if "id" in attrs and tag not in ("path", "g")]
     named = [attrs for tag, attrs in elements if tag == "svg"]
-    assert len(set(ids) - {""}) >= len(report.sections)
-    figures = [figure.key for section in report.sections for figure in section.figures]
+    assert len(set(ids) - {""}) >= len(report.parts[0].sections)
+    figures = [figure.key for section in report.parts[0].sections for figure in section.figures]
     assert len(figures) == len(set(figures)) == len(named)
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in named)
 
 
 def test_the_calculator_reads_what_the_forecast_says(page, forecast):
-    columns = embedded(page)["columns"]
+    columns = embedded(page)[""]["columns"]
     grid = np.array(columns["flops"])
     assert np.all(np.diff(grid) > 0)
     for flops in (2.3e10, 4.4e11, 3e12, 1e13, 7.7e13):
@@ -115,7 +114,7 @@ def test_the_calculator_reads_what_the_forecast_says(page, forecast):
 
 
 def test_hover_marks_lie_where_the_points_are_drawn(report):
-    figure = next(s for s in report.sections if s.key == "laws").figures[0]
+    figure = next(s for s in report.parts[0].sections if s.key == "laws").figures[0]
     points = pd.read_csv(io.StringIO(figure.csv))
     x, y = figure.x, figure.y
     for scale, values, name in ((x, points["flops"], "x"), (y, points["loss"], "y")):
@@ -126,7 +125,7 @@ def test_hover_marks_lie_where_the_points_are_drawn(report):
 
 
 def test_verification_and_exclusions_are_there(report, verification):
-    chapter = {section.key: section for section in report.sections}
+    chapter = {section.key: section for section in report.parts[0].sections}
     rows = [row for table in chapter["verification"].tables for row in table.rows]
     assert any("NO" in row for row in rows)
     verdict = verification.decisions["verdict"].iloc[0]
@@ -180,11 +179,11 @@ def test_what_has_no_data_is_left_out_with_a_sentence(tmp_path, gone, kept):
         n_resamples=30,
     )
     report = Report.load(made["json"])
-    assert any(f"no {gone.replace('_', ' ')}" in text for text in report.answer)
-    assert "link" not in [section.key for section in report.sections]
-    assert kept in report.calculator.columns
-    assert gone not in report.calculator.columns
-    assert report.date == ""
+    assert any(f"no {gone.replace('_', ' ')}" in text for text in report.parts[0].answer)
+    assert "link" not in [section.key for section in report.parts[0].sections]
+    assert kept in report.parts[0].calculator.columns
+    assert gone not in report.parts[0].calculator.columns
+    assert report.parts[0].date == ""
 
 
 def test_what_cannot_be_reported_is_refused(hostile_runs, forecast, verification, tmp_path):
