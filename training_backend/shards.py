@@ -15,6 +15,11 @@ from training_backend.tasks import nethack
 from training_backend.tasks.fields import Field
 
 
+STUCK_KEYS = 150
+"""A recorded player that presses one key so often on end is stuck: the no-progress rule by which
+the protocols end an agent's game, as far as it can be told from keys."""
+
+
 class Shards:
     """The shards of one split.
 
@@ -91,8 +96,10 @@ class Shards:
     def held_out(self, games: int = 128, frames: int = 1024, warmup: int = 64) -> "HeldOut":
         """The same frames every time: one stretch of each of the first `games` games.
 
-        A stretch lies anywhere in its game, by a fixed draw. Where it does not begin with the
-        game, `warmup` frames before it fill an agent's memory and do not count.
+        A stretch lies anywhere in its game, by a fixed draw, but before the player got stuck
+        (`played_steps`): a few games full of one key, right or wrong as one, would decide the mean.
+        Where it does not begin with the game, `warmup` frames before it fill an agent's memory and
+        do not count.
 
         Raises `TrainError` where there are fewer games.
         """
@@ -103,10 +110,11 @@ class Shards:
             )
         order = np.argsort([hashlib.sha256(name.encode()).hexdigest() for name in self.games])
         chosen = np.sort(order[:games])
+        played = np.array([self.played_steps(int(game)) for game in chosen])
         rng = np.random.default_rng(0)
-        first = rng.integers(0, np.maximum(self.steps[chosen] - frames, 0) + 1)
+        first = rng.integers(0, np.maximum(played - frames, 0) + 1)
         begin = np.maximum(first - warmup, 0)
-        end = np.minimum(first + frames, self.steps[chosen])
+        end = np.minimum(first + frames, played)
         steps = int((end - begin).max())
         arrays = self._empty(steps, games)
         counts = np.zeros((steps, games), bool)
@@ -118,6 +126,16 @@ class Shards:
         return HeldOut(
             arrays=arrays, counts=counts, games=tuple(self.games[game] for game in chosen)
         )
+
+    def played_steps(self, game: int) -> int:
+        """Transitions of a game until its player pressed one key `STUCK_KEYS` times on end."""
+        part = slice(self._start[game], self._start[game] + self.steps[game])
+        actions = self._columns[self._shard[game]]["action"][part]
+        borders = np.flatnonzero(np.diff(actions)) + 1
+        begins = np.concatenate([[0], borders])
+        lengths = np.diff(np.concatenate([begins, [len(actions)]]))
+        stuck = np.flatnonzero(lengths >= STUCK_KEYS)
+        return int(begins[stuck[0]]) if stuck.size else len(actions)
 
     def _empty(self, steps: int, lanes: int) -> dict[str, NDArray[Any]]:
         return {
