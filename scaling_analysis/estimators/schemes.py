@@ -60,7 +60,13 @@ class Draws:
         return self.fit.rows[self.fit.target].to_numpy(dtype=float)
 
     def _in_logs(self) -> bool:
-        """Noise of losses and of positive returns is relative: it shrinks as they do."""
+        """Noise of losses and of positive returns is relative: it shrinks as they do.
+
+        Unless returns were fitted as they are: a success rate near 0 is as noisy as one near 1.
+        """
+        space = getattr(self.fit, "residual_space", None)
+        if self.fit.target == "mean_return" and space == "linear":
+            return False
         return bool((self._observed() > 0).all())
 
     def _centre(self) -> Array:
