@@ -7,17 +7,22 @@ import pyarrow as pa
 import pytest
 
 from scaling_analysis.errors import TrainError
-from training_backend.shards import Shards
+from training_backend.shards import STUCK_KEYS, Shards
 from training_backend.tasks import nethack
 
 
-def write(folder, games, encoding=nethack.ENCODING, fields=None):
-    """A shard of games (name, steps) whose `numbers` say which game and step a row is."""
+def write(folder, games, encoding=nethack.ENCODING, stuck=None):
+    """A shard of games (name, steps) whose `numbers` say which game and step a row is.
+
+    `stuck` is a slice of the rows whose player presses one key.
+    """
     folder.mkdir(exist_ok=True)
     steps = sum(length for _, length in games)
     columns = {
         field.name: np.zeros((steps, *field.shape), field.dtype) for field in nethack.FIELDS
     } | {"action": np.arange(steps, dtype=np.uint8) % nethack.ACTIONS}
+    if stuck is not None:
+        columns["action"][stuck] = 3
     at = 0
     for name, length in games:
         rows = np.arange(length)
@@ -145,6 +150,16 @@ def test_held_out_frames_are_one_stretch_a_game(shards):
     assert held_out.arrays["reset"].sum() == 5
     again = shards.held_out(games=5, frames=100, warmup=20)
     np.testing.assert_array_equal(held_out.arrays["numbers"], again.arrays["numbers"])
+
+
+@pytest.mark.parametrize(("keys", "played"), [(STUCK_KEYS - 1, 900), (STUCK_KEYS, 500)])
+def test_held_out_frames_end_where_the_player_got_stuck(tmp_path, keys, played):
+    write(tmp_path, [("1", 100), ("2", 900)], stuck=slice(600, 600 + keys))
+    shards = Shards(tmp_path)
+    assert [shards.played_steps(game) for game in range(2)] == [100, played]
+    _, step = place((held_out := shards.held_out(games=2, frames=400)).arrays)
+    assert held_out.counts.sum(0).tolist() == [100, 400]
+    assert step[held_out.counts[:, 1], 1].max() < played
 
 
 def test_too_few_held_out_games(shards):
