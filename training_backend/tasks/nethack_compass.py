@@ -1,13 +1,23 @@
 """Where the ways lead: compasses for the heroes of many games at once."""
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training_backend.tasks.nethack_cells import COLUMNS, ROWS
-from training_backend.tasks.nethack_paths import STRAIGHT, UNREACHABLE, Heroes, Searches, flood
+from training_backend.tasks.nethack_paths import (
+    HERE,
+    STRAIGHT,
+    UNREACHABLE,
+    Ground,
+    Heroes,
+    Searches,
+    flood,
+    legal_moves,
+    moves_to,
+)
 from training_backend.tasks.nethack_sets import Words, dilate, frontier, search_spots
 
 TARGETS: Final = ("frontier", "stairs down", "search spot", "gold", "foe")
@@ -43,26 +53,8 @@ class Plane(IntEnum):
     PEACEFUL = 16
 
 
-class Ground(NamedTuple):
-    """The levels of n games, as far as ways depend on them."""
-
-    games: NDArray[np.int64]
-    """Their numbers."""
-    position: NDArray[np.int64]
-    """Cells 80 * screen line + column where the heroes stand."""
-    passable: Words
-    doors: Words
-    traps: Words
-    broken: NDArray[np.bool_]
-    """Whether distances found before may have grown, or the hero jumped."""
-    new: Words
-    """Cells that have become passable, and those around them."""
-
-    def heroes(self, rows: NDArray[np.int64], over_traps: bool = False) -> Heroes:
-        passable = self.passable[rows]
-        if over_traps:
-            passable |= self.traps[rows]
-        return Heroes(self.position[rows], passable, self.doors[rows])
+_PASSABLE, _DOORS, _CLOSED = range(3)
+_FRONTIER, _DOWN, _SPOT, _GOLD, _FOE = range(len(TARGETS))
 
 
 class Compasses:
@@ -71,13 +63,20 @@ class Compasses:
     def __init__(self, games: int) -> None:
         self.games = games
         limits = np.repeat([FOE_MOVES if t == "foe" else _FAR for t in TARGETS], games)
-        self._searches = Searches(limits)  # number of the target * games + game
-        self._searches_over_traps = Searches(limits)
-        self._passable = np.zeros((games, COLUMNS), np.uint32)
-        self._doors = np.zeros((games, COLUMNS), np.uint32)
+        self._searches = Searches(limits, games)  # number of the target * games + game
+        self._searches_over_traps = Searches(limits, games)
+        shape = games, COLUMNS
+        # What ways depend on, and where they lead: in one array, to look around heroes at once.
+        self._sets = np.zeros((3 + len(TARGETS), *shape), np.uint32)
+        self._ground, self._targets = self._sets[:3], self._sets[3:]
+        self._traps = np.zeros(shape, np.uint32)
+        self._fit = np.zeros(shape, np.uint32)
+        self._new = np.zeros(shape, np.uint32)
+        self._some = np.zeros((len(TARGETS), games), bool)
+        self._trapped = np.zeros(games, bool)
         self._position = np.full(games, -1, np.int64)
-        self._reachable = np.zeros((games, COLUMNS), np.uint32)
-        self._spots = np.zeros((games, COLUMNS), np.uint32)
+        self._reachable = np.zeros(shape, np.uint32)
+        self._spots = np.zeros(shape, np.uint32)
         self._spots_old = np.zeros(games, bool)
         self._spots_firm = np.zeros(games, bool)
         self.moves = np.zeros((len(TARGETS), games), np.uint8)
@@ -101,7 +100,7 @@ class Compasses:
 
     def update(
         self,
-        games: NDArray[np.int64],
+        stale: NDArray[np.bool_],
         planes: Words,
         position: NDArray[np.int64],
         changed: NDArray[np.bool_],
@@ -109,100 +108,127 @@ class Compasses:
     ) -> NDArray[np.int64]:
         """Point anew in some games.
 
-        games: (n,) their numbers; planes: (len(Plane), n, 80); position: (n,) the heroes' cells;
-        changed: (n,) whether any set has; ground_changed: (n,) whether another has than those of
-        creatures and things that come and go.
+        stale: (games,) in which; planes: (len(Plane), games, 80); position: (games,) the heroes'
+        cells, -1 where there is none; changed: (games,) whether any set has; ground_changed:
+        (games,) whether another has than those of creatures and things that come and go.
 
         Returns the games in which all places have been searched: there all count as unsearched
         again.
         """
-        doors = planes[Plane.OPEN] | planes[Plane.CLOSED]
-        unfit = planes[Plane.SHUNNED] | planes[Plane.BARRED]
-        passable = (planes[Plane.FLOOR] | doors) & ~(unfit | planes[Plane.TRAP])
-        doors |= planes[Plane.TOLD_DOOR]
-        ground = self._compare(games, position, passable, doors, planes[Plane.TRAP])
-        heroes = Heroes(position, passable, doors)
-        self.exits[games] = heroes.moves_into(passable)
-        self.closed_doors[games] = heroes.moves_into(planes[Plane.CLOSED]) & STRAIGHT
-        targets = np.empty((len(TARGETS), games.size, COLUMNS), np.uint32)
-        targets[0] = frontier(passable, planes[Plane.KNOWN], planes[Plane.VISITED])
-        targets[1] = planes[Plane.DOWN]
-        targets[2] = 0
-        targets[3] = planes[Plane.GOLD]
-        targets[4] = planes[Plane.FOE] & ~(planes[Plane.STATUE] | planes[Plane.PEACEFUL])
-        targets[4, np.arange(games.size), position % COLUMNS] &= ~heroes.bit
-        self.foes[games] = targets[4].any(axis=1)
-        targets &= ~unfit
-        self._find((0, 1, 3, 4), targets, ground)
+        games = stale.nonzero()[0]
+        broken = self._jumped(position)
+        self._position[games] = position[games]
+        self._read_ground(ground_changed.nonzero()[0], planes, broken)
+        heroes = Heroes(np.maximum(position, COLUMNS))
+        foes = planes[Plane.FOE] & ~(planes[Plane.STATUE] | planes[Plane.PEACEFUL])
+        foes.reshape(-1)[np.arange(0, foes.size, COLUMNS) + heroes.column] &= ~heroes.bit
+        self.foes[games] = foes.any(axis=1)[games]
+        np.bitwise_and(foes, self._fit, out=self._targets[_FOE])
+        np.bitwise_and(planes[Plane.GOLD], self._fit, out=self._targets[_GOLD])
+        self._some[_GOLD:] = self._targets[_GOLD:].any(axis=2)
+        around = heroes.around(self._sets)
+        passable, doors, closed = around[:3]
+        ground = Ground(
+            heroes,
+            legal_moves(doors),
+            self._ground[_PASSABLE],
+            self._ground[_DOORS],
+            passable & HERE != 0,
+            broken,
+            self._new,
+        )
+        self.exits[games] = (moves_to(passable) & ground.legal)[games]
+        self.closed_doors[games] = (moves_to(closed) & ground.legal & STRAIGHT)[games]
+        self.moves[:, games] = 0
+        self.distance[:, games] = UNREACHABLE
         # On passable ground the hero stands within the ground that was found to be reachable, which
         # then depends on the ground alone; from anywhere else it is found anew.
-        self._spots_old[games] |= ground_changed | changed & ~self._spots_firm[games]
+        self._spots_old |= ground_changed | changed & ~self._spots_firm
+        wanted = self._some & stale
+        self._find(wanted, around[3:], ground)
         exhausted = games[:0]
-        lost = np.flatnonzero(self.distance[0, games] == UNREACHABLE)
+        lost = (stale & (self.distance[_FRONTIER] == UNREACHABLE)).nonzero()[0]
         if lost.size:
-            old = self._spots_old[games] | (heroes.at(self._reachable[games]) == 0)
-            rows = lost[old[lost]]
+            old = self._spots_old[lost] | (heroes.at(self._reachable)[lost] == 0)
+            rows = lost[old]
             if rows.size:
-                exhausted = self._find_spots(rows, planes[:, rows], ground)
-            targets[2, lost] = self._spots[games[lost]] & ~unfit[lost]
-        self._find((2,), targets, ground)
+                exhausted = self._find_spots(rows, planes, ground)
+            spots = self._targets[_SPOT]
+            spots[lost] = self._spots[lost] & self._fit[lost]
+            sought = np.zeros_like(wanted)
+            sought[_SPOT, lost] = spots[lost].any(axis=1)
+            around[3 + _SPOT] = heroes.around(spots)
+            self._find(sought, around[3:], ground)
+            wanted |= sought
+        self._searches.spoilt.reshape(wanted.shape)[stale & ~wanted] = True
         return exhausted
 
-    def _compare(
-        self,
-        games: NDArray[np.int64],
-        position: NDArray[np.int64],
-        passable: Words,
-        doors: Words,
-        traps: Words,
-    ) -> Ground:
-        """The ground now, and how it differs from when these games were last pointed in."""
-        old, old_doors, old_position = (
-            self._passable[games],
-            self._doors[games],
-            self._position[games],
-        )
-        self._passable[games], self._doors[games] = passable, doors
-        self._position[games] = position
-        broken = (old_position < 0) | ((old & ~passable) | (old_doors ^ doors)).any(axis=1)
-        broken |= abs(position // COLUMNS - old_position // COLUMNS) > 1
-        broken |= abs(position % COLUMNS - old_position % COLUMNS) > 1
-        new = dilate(passable & ~old)
-        return Ground(games, position, passable, doors, traps, broken, new)
+    def _jumped(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Where heroes have come farther than a move leads."""
+        line, column = np.divmod(position, COLUMNS)
+        old_line, old_column = np.divmod(self._position, COLUMNS)
+        far = (abs(line - old_line) > 1) | (abs(column - old_column) > 1)
+        return far | (self._position < 0)
 
-    def _find(self, kinds: tuple[int, ...], targets: Words, ground: Ground) -> None:
-        """Ways to some of `TARGETS`; over traps where there is no other."""
-        numbers = np.array(kinds)
-        searches = numbers[:, None] * self.games + ground.games
-        some = targets[numbers].any(axis=2)
-        self._searches.clear(searches[~some])
-        self._searches_over_traps.clear(searches.reshape(-1))
+    def _read_ground(
+        self, games: NDArray[np.int64], planes: Words, broken: NDArray[np.bool_]
+    ) -> None:
+        """The ground now in some games, and how it differs from before; `broken` is added to."""
+        self._new.fill(0)
+        if not games.size:
+            return
+        planes = planes.take(games, axis=1)
+        doors = planes[Plane.OPEN] | planes[Plane.CLOSED]
+        fit = ~(planes[Plane.SHUNNED] | planes[Plane.BARRED])
+        passable = (planes[Plane.FLOOR] | doors) & fit
+        passable &= ~planes[Plane.TRAP]
+        doors |= planes[Plane.TOLD_DOOR]
+        old, old_doors, _ = self._ground.take(games, axis=1)
+        lost = old & ~passable
+        lost |= old_doors ^ doors
+        broken[games] |= lost.any(axis=1)
+        self._new[games] = dilate(passable & ~old)
+        self._ground[_PASSABLE, games] = passable
+        self._ground[_DOORS, games] = doors
+        self._ground[_CLOSED, games] = planes[Plane.CLOSED]
+        self._fit[games] = fit
+        self._traps[games] = planes[Plane.TRAP]
+        self._trapped[games] = planes[Plane.TRAP].any(axis=1)
+        goals = frontier(passable, planes[Plane.KNOWN], planes[Plane.VISITED])
+        down = planes[Plane.DOWN] & fit
+        self._targets[_FRONTIER, games], self._targets[_DOWN, games] = goals, down
+        self._some[_FRONTIER, games] = goals.any(axis=1)
+        self._some[_DOWN, games] = down.any(axis=1)
+
+    def _find(self, wanted: NDArray[np.bool_], around: NDArray[np.int64], ground: Ground) -> None:
+        """Ways to targets where they are wanted (kinds, games); over traps for want of others.
+
+        around: (kinds, games) the targets around the heroes.
+        """
+        searches = wanted.reshape(-1).nonzero()[0]
+        targets, around = self._targets.reshape(-1, COLUMNS), around.reshape(-1)
         moves, distance = self.moves.reshape(-1), self.distance.reshape(-1)
-        moves[searches] = 0
-        distance[searches] = UNREACHABLE
-        trapped = ground.traps.any(axis=1)
-        wanted = some
-        for paths, over_traps in ((self._searches, False), (self._searches_over_traps, True)):
-            kind, row = np.nonzero(wanted)
-            if not row.size:
-                return
-            at = searches[wanted]
-            paths.find(
-                at,
-                targets[numbers[kind], row],
-                ground.heroes(row, over_traps),
-                ground.broken[row],
-                ground.new[row],
+        if not searches.size:
+            return
+        moves[searches], distance[searches] = self._searches.find(
+            searches, targets, around.take(searches), ground
+        )
+        astray = self._trapped.take(searches % self.games)
+        searches = searches[astray & (distance.take(searches) == UNREACHABLE)]
+        if searches.size:
+            passable = ground.passable | self._traps
+            self._searches_over_traps.spoilt[searches] = True
+            moves[searches], distance[searches] = self._searches_over_traps.find(
+                searches, targets, around.take(searches), ground._replace(passable=passable)
             )
-            moves[at], distance[at] = paths.moves[at], paths.distance[at]
-            wanted = some & trapped & (distance[searches] == UNREACHABLE)
 
     def _find_spots(
-        self, rows: NDArray[np.int64], planes: Words, ground: Ground
+        self, games: NDArray[np.int64], planes: Words, ground: Ground
     ) -> NDArray[np.int64]:
         """Find search spots anew; returns the games in which all had been searched."""
-        games, passable, doors = ground.games[rows], ground.passable[rows], ground.doors[rows]
-        reachable = flood(ground.position[rows], passable, doors)
+        passable, doors = ground.passable.take(games, axis=0), ground.doors.take(games, axis=0)
+        reachable = flood(self._position.take(games), passable, doors)
+        planes = planes.take(games, axis=1)
 
         def spots_where(searched: Words, some: NDArray[np.int64]) -> Words:
             return search_spots(
@@ -217,12 +243,11 @@ class Compasses:
             )
 
         searched = planes[Plane.SEARCHED]
-        spots = spots_where(searched, np.arange(len(rows)))
-        again = np.flatnonzero(~spots.any(axis=1) & searched.any(axis=1))
+        spots = spots_where(searched, np.arange(len(games)))
+        again = (~spots.any(axis=1) & searched.any(axis=1)).nonzero()[0]
         if again.size:
             spots[again] = spots_where(np.zeros_like(searched), again)
         self._spots[games], self._reachable[games] = spots, reachable
         self._spots_old[games] = False
-        heroes = Heroes(ground.position[rows], passable, doors)
-        self._spots_firm[games] = heroes.at(passable) != 0
+        self._spots_firm[games] = ground.standing[games]
         return games[again]

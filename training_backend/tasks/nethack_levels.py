@@ -153,17 +153,12 @@ class LevelMaps:
             self._planes[Plane.PEACEFUL, calmed] = 0
             self._peaceful_until[calmed] = 0
             self._stale[calmed] = True
-        stale = np.flatnonzero(self._stale)
-        if stale.size:
+        if self._stale.any():
             exhausted = self.compasses.update(
-                stale,
-                self._planes.take(stale, axis=1),
-                self.position[stale],
-                self._changed[stale],
-                self._ground_changed[stale],
+                self._stale, self._planes, self.position, self._changed, self._ground_changed
             )
             self._planes[Plane.SEARCHED, exhausted] = 0
-            self._stale[stale] = self._changed[stale] = self._ground_changed[stale] = False
+            self._stale[:] = self._changed[:] = self._ground_changed[:] = False
         return shown
 
     def _read_map(

@@ -3,7 +3,7 @@
 Sets are (n, 80) arrays of words; see `nethack_sets`.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ _FEW: Final = 8
 """So many searches or fewer go on one by one: operations on arrays that short are all overhead."""
 _ASIDE: Final = np.array((-1, 0, 1))
 _BESIDE: Final = np.array((1, 8, 64))
+_TWO, _THREE_BITS = np.uint32(2), np.uint32(7)
 
 
 def _move_table() -> NDArray[np.uint8]:
@@ -32,134 +33,215 @@ def _move_table() -> NDArray[np.uint8]:
 
 
 _MOVES: Final = _move_table()
+HERE: Final = 1 << 4
+"""The hero's own cell among the nine bits around it."""
 
 
 class Heroes:
-    """Where some heroes stand, and the ground of their levels."""
+    """Where the heroes of some games stand; what lies around them as numbers of nine bits."""
 
-    def __init__(self, cell: NDArray[np.int64], passable: Words, doors: Words) -> None:
-        """cell: (n,) 80 * screen line + column; passable, doors: (n, 80)."""
-        line, self.column = np.divmod(cell, COLUMNS)
+    def __init__(self, cell: NDArray[np.int64]) -> None:
+        """cell: (n,) 80 * screen line + column."""
+        line = cell // COLUMNS
+        self.column = cell - COLUMNS * line
         self.bit = bit_of(line)
-        self._line = line[:, None]
-        self._rows = np.arange(len(cell))
-        self._columns = (self.column[:, None] + _ASIDE) % COLUMNS  # column 79 is empty
-        self.passable, self.solid = passable, ~doors
-        into_door = _MOVES[self._nine(doors)]
-        self.legal = np.where(self.at(doors) != 0, STRAIGHT, STRAIGHT | ~into_door)
-        """Moves that doors allow."""
+        self.line = line.astype(np.uint32)
 
-    def at(self, cells: Words) -> Words:
-        """The heroes' own bits of the sets, (n,): 0 or not."""
-        return cells[self._rows, self.column] & self.bit
+    def around(self, sets: Words) -> NDArray[np.int64]:
+        """The 3 x 3 cells around each hero, column by column: sets (..., n, 80) -> (..., n)."""
+        places = np.arange(0, sets.size, COLUMNS).reshape(sets.shape[:-1]) + self.column
+        return nine(sets, places, self.line)
 
-    def _nine(self, cells: Words) -> NDArray[np.int64]:
-        words = cells[self._rows[:, None], self._columns].astype(np.int64)
-        words = (words << 2 >> self._line) & 7  # bit line - 1 to the middle of three
-        return words @ _BESIDE
+    def at(self, sets: Words) -> Words:
+        """The heroes' own bits of sets (n, 80): 0 or not."""
+        places = np.arange(0, sets.size, COLUMNS) + self.column
+        return sets.reshape(-1).take(places) & self.bit
 
-    def moves_into(self, cells: Words) -> NDArray[np.uint8]:
-        """The moves that lead into these sets at once, doors respected."""
-        return (_MOVES[self._nine(cells)] & self.legal).astype(np.uint8)
+
+def nine(
+    sets: Words, places: NDArray[np.int64], line: NDArray[np.unsignedinteger]
+) -> NDArray[np.int64]:
+    """The nine cells around places in sets, as numbers; bit `HERE` is the middle one.
+
+    places: number of the word of each middle cell, the words of all sets counted through; line:
+    their screen lines, 1 to 21, in an array that broadcasts with it.
+    """
+    # Left of column 0 is the empty column 79 of the set before.
+    words = sets.reshape(-1).take(places[..., None] + _ASIDE)
+    words <<= _TWO
+    words >>= line[..., None]  # bit line - 1 to the middle of three
+    words &= _THREE_BITS
+    return words.astype(np.int64) @ _BESIDE
+
+
+def moves_to(around: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Moves, bit i for `DIRECTIONS[i]`, that lead to the cells of a 3 x 3 neighbourhood."""
+    return _MOVES.take(around)
+
+
+def legal_moves(doors: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Moves that doors, given as 3 x 3 neighbourhoods, allow: none is passed diagonally."""
+    return np.where(doors & HERE, STRAIGHT, STRAIGHT | ~_MOVES.take(doors))
+
+
+class Ground(NamedTuple):
+    """The levels of all games, as far as ways depend on them, and their heroes."""
+
+    heroes: Heroes
+    legal: NDArray[np.uint8]
+    """(games,) moves that doors allow."""
+    passable: Words
+    """(games, 80)"""
+    doors: Words
+    """(games, 80)"""
+    standing: NDArray[np.bool_]
+    """(games,) whether the hero stands on passable ground."""
+    broken: NDArray[np.bool_]
+    """(games,) whether distances found before may have grown, or the hero jumped."""
+    new: Words
+    """(games, 80) cells that have become passable, and those around them."""
 
 
 class Searches:
     """Distances to the nearest of a set of targets, in many searches, kept while they hold.
 
-    A search grows from its targets until it meets the hero, and goes on later from where it
-    stopped. New ground does not change the distances within it, unless it adjoins them.
+    Search number k * games + g looks for targets of kind k in game g. It grows from its targets
+    until it meets the hero, and goes on later from where it stopped. New ground does not change
+    the distances within it, unless it adjoins them.
     """
 
-    def __init__(self, limits: NDArray[np.int64]) -> None:
+    def __init__(self, limits: NDArray[np.int64], games: int) -> None:
         """limits: (searches,) distances that need not be found beyond."""
-        self._limits = limits
+        self._limits, self._games = limits, games
         shape = len(limits), COLUMNS
         self._targets = np.zeros(shape, np.uint32)
-        # What has been reached, what had been one layer earlier, and the two low bits of distance.
-        self._reached = np.zeros(shape, np.uint32)
-        self._inner = np.zeros(shape, np.uint32)
-        self._low = np.zeros(shape, np.uint32)
-        self._high = np.zeros(shape, np.uint32)
+        # What has been reached, the two low bits of its distance, and what had been reached one
+        # layer earlier.
+        self._state = np.zeros((4, *shape), np.uint32)
+        self._reached, self._low, self._high, self._inner = self._state
+        self._three = shape[0] * COLUMNS * np.arange(3)[:, None]
         self._depth = np.zeros(len(limits), np.int64)
         self._closed = np.ones(len(limits), bool)
-        self._spoilt = np.zeros(len(limits), bool)
-        self.moves = np.zeros(len(limits), np.uint8)
-        """First moves of all shortest ways, bit i for `DIRECTIONS[i]`."""
-        self.distance = np.full(len(limits), UNREACHABLE, np.int64)
-        """Number of moves; 0 on a target, `UNREACHABLE` where there is no way."""
-
-    def clear(self, searches: NDArray[np.int64]) -> None:
-        """These searches have no targets."""
-        self.moves[searches] = 0
-        self.distance[searches] = UNREACHABLE
-        self._spoilt[searches] = True
+        self._distance = np.full(len(limits), UNREACHABLE, np.int64)
+        self.spoilt = np.ones(len(limits), bool)
+        """Whether what has been found holds no longer."""
 
     def find(
         self,
         searches: NDArray[np.int64],
         targets: Words,
-        heroes: Heroes,
-        broken: NDArray[np.bool_],
-        new: Words,
-    ) -> None:
-        """Bring `moves` and `distance` of these searches up to date.
+        around: NDArray[np.int64],
+        ground: Ground,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """First moves of all shortest ways, and their lengths: `UNREACHABLE` where there is none.
 
-        targets: (n, 80); heroes: the n heroes; broken: (n,) whether ground was lost or a hero
-        jumped since the last call; new: (n, 80) ground found since then, and its surroundings.
+        searches: (n,) their numbers; targets: (searches, 80) of all searches; around: (n,) the
+        targets around the heroes.
         """
-        reached, depth = self._reached[searches], self._depth[searches]
-        before = self.distance[searches]
-        again = broken | self._spoilt[searches]
-        again |= (targets != self._targets[searches]).any(axis=1)
-        again |= (new & self._inner[searches]).any(axis=1)
-        again |= (before == UNREACHABLE) & (heroes.at(reached) != 0)
+        game = searches % self._games
+        legal = ground.legal.take(game)
+        into = moves_to(around) & legal
         # Beside a target there is nothing to search for, and exploring heroes often are.
-        into = heroes.moves_into(targets)
-        beside = (into != 0) & (heroes.at(targets) == 0)
-        self._spoilt[searches] = again & beside | (heroes.at(heroes.passable) == 0)
-        again = np.flatnonzero(again & ~beside)
-        if again.size:
-            fresh = searches[again]
-            self._targets[fresh] = self._reached[fresh] = reached[again] = targets[again]
-            self._inner[fresh] = self._low[fresh] = self._high[fresh] = 0
-            self._depth[fresh] = depth[again] = 0
+        beside = (into != 0) & (around & HERE == 0)
+        again = self._fails(searches, game, targets, ground)
+        self.spoilt[searches] = again & beside | ~ground.standing.take(game)
+        self._distance[searches[beside]] = 1
+        distance = np.ones(len(searches), np.int64)
+        rest = (~beside).nonzero()[0]
+        if rest.size:
+            again = again.take(rest)
+            into[rest], distance[rest] = self._search(
+                searches.take(rest), game.take(rest), again, targets, legal.take(rest), ground
+            )
+        return into, distance
+
+    def _fails(
+        self,
+        searches: NDArray[np.int64],
+        game: NDArray[np.int64],
+        targets: Words,
+        ground: Ground,
+    ) -> NDArray[np.bool_]:
+        """Whether what has been found before is of no use now, (n,)."""
+        heroes = ground.heroes
+        again = ground.broken.take(game) | self.spoilt.take(searches)
+        places = COLUMNS * searches + heroes.column.take(game)
+        met = self._reached.reshape(-1).take(places) & heroes.bit.take(game) != 0
+        again |= (self._distance.take(searches) == UNREACHABLE) & met
+        held = (~again).nonzero()[0]
+        if held.size:
+            some = searches.take(held)
+            differs = targets.take(some, axis=0)
+            differs ^= self._targets.take(some, axis=0)
+            inner = self._inner.take(some, axis=0)
+            inner &= ground.new.take(game.take(held), axis=0)
+            differs |= inner
+            again[held] = differs.any(axis=1)
+        return again
+
+    def _search(
+        self,
+        searches: NDArray[np.int64],
+        game: NDArray[np.int64],
+        again: NDArray[np.bool_],
+        targets: Words,
+        legal: NDArray[np.uint8],
+        ground: Ground,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """`find` for heroes that no target is beside; again: which to start anew."""
+        heroes = ground.heroes
+        line = heroes.line.take(game)
+        places = COLUMNS * searches + heroes.column.take(game)
+        bit = heroes.bit.take(game)
+        reached = self._reached.reshape(-1)
+        before = self._distance.take(searches)
+        depth = self._depth.take(searches)
+        started = again.nonzero()[0]
+        if started.size:
+            fresh = searches.take(started)
+            self._targets[fresh] = self._reached[fresh] = targets.take(fresh, axis=0)
+            self._state[1:, fresh] = 0
+            self._depth[fresh] = depth[started] = 0
             self._closed[fresh] = False
-        seeking = (heroes.at(reached) == 0) & ~self._closed[searches] & ~beside
-        grown = rows = np.flatnonzero(seeking & (depth < self._limits[searches]))
-        while rows.size > _FEW:
-            rows = self._grow(searches[rows], rows, heroes)
-        for row in rows.tolist():
-            self._grow_one(int(searches[row]), row, heroes)
-        low, high = self._low[searches], self._high[searches]
-        reached = self._reached[searches]
-        phase = (heroes.at(low) != 0) + 2 * (heroes.at(high) != 0).astype(np.int64)
-        met = heroes.at(reached) != 0
+        seeking = (reached.take(places) & bit == 0) & ~self._closed.take(searches)
+        seeking &= depth < self._limits.take(searches)
+        grown = rows = seeking.nonzero()[0]
+        if rows.size:
+            while rows.size > _FEW:
+                rows = rows[self._grow(searches.take(rows), game.take(rows), ground)]
+            for row in rows.tolist():
+                self._grow_one(int(searches[row]), int(game[row]), ground)
+        near, low, high = nine(self._state, places + self._three, line)
+        phase = (low >> 4 & 1) + (high >> 3 & 2)
         # One move changes a distance by one at most, so its two low bits tell the rest; a search
         # that has just met the hero did so within its last layers.
         distance = before + (phase - before + 1) % _LAYERS - 1
-        last = np.concatenate((grown, again))
-        deepest = self._depth[searches[last]]
-        distance[last] = deepest - (deepest - phase[last]) % _LAYERS
-        distance = np.where(met, distance, UNREACHABLE)
-        self.distance[searches] = np.where(beside, 1, distance)
-        nearer = ((phase - 1) % _LAYERS).astype(np.uint32)
-        reached &= low ^ ((nearer & 1) - np.uint32(1))[:, None]
-        reached &= high ^ ((nearer >> 1) - np.uint32(1))[:, None]
-        moves = np.where(distance > 0, heroes.moves_into(reached), 0)
-        self.moves[searches] = np.where(beside, into, moves)
+        last = np.concatenate((grown, started))
+        if last.size:
+            deepest = self._depth.take(searches.take(last))
+            distance[last] = deepest - (deepest - phase.take(last)) % _LAYERS
+        distance[near & HERE == 0] = UNREACHABLE
+        self._distance[searches] = distance
+        nearer = phase - 1
+        near &= low ^ ((nearer & 1) - 1)
+        near &= high ^ ((nearer >> 1 & 1) - 1)
+        moves = moves_to(near) & legal
+        moves[distance <= 0] = 0
+        return moves, distance
 
     def _grow(
-        self, searches: NDArray[np.int64], rows: NDArray[np.int64], heroes: Heroes
-    ) -> NDArray[np.int64]:
-        """Grow searches, whose heroes are in `rows`, by `_LAYERS`; the rows that must go on."""
-        passable, solid = heroes.passable[rows], heroes.solid[rows]
-        place = np.arange(len(rows)), heroes.column[rows]
-        bit = heroes.bit[rows]
+        self, searches: NDArray[np.int64], game: NDArray[np.int64], ground: Ground
+    ) -> NDArray[np.bool_]:
+        """Grow searches by `_LAYERS`; which of them must go on."""
+        heroes = ground.heroes
+        passable, solid = ground.passable.take(game, axis=0), ~ground.doors.take(game, axis=0)
+        place = np.arange(0, passable.size, COLUMNS) + heroes.column.take(game)
+        bit = heroes.bit.take(game)
         # A hero need not stand on passable ground: it may have stepped on a trap.
-        passable[place] |= bit
+        passable.reshape(-1)[place] |= bit
         free = passable & solid
-        first = cells = inner = self._reached[searches]
-        low, high = self._low[searches], self._high[searches]
+        first = cells = inner = self._reached.take(searches, axis=0)
+        low, high = self._low.take(searches, axis=0), self._high.take(searches, axis=0)
         for layer in range(1, _LAYERS + 1):
             inner = cells
             cells = _expand(cells, passable, free, solid)
@@ -171,19 +253,20 @@ class Searches:
                 high |= new
         self._low[searches], self._high[searches] = low, high
         self._reached[searches] = cells
-        closed = (cells == first).all(axis=1)
-        self._inner[searches] = np.where(closed[:, None], cells, inner)
+        self._inner[searches] = inner
+        closed = ~(cells != first).any(axis=1)
         self._closed[searches] = closed
-        depth = self._depth[searches] + _LAYERS
+        depth = self._depth.take(searches) + _LAYERS
         self._depth[searches] = depth
-        unmet = cells[place] & bit == 0
-        return rows[unmet & ~closed & (depth < self._limits[searches])]
+        unmet = cells.reshape(-1).take(place) & bit == 0
+        return unmet & ~closed & (depth < self._limits.take(searches))
 
-    def _grow_one(self, search: int, row: int, heroes: Heroes) -> None:
+    def _grow_one(self, search: int, game: int, ground: Ground) -> None:
         """Grow one search until it has met its hero, or cannot: as `_grow`, on integers."""
-        hero = int(heroes.bit[row]) << 32 * int(heroes.column[row])
-        passable = _integer(heroes.passable[row]) | hero
-        solid = _integer(heroes.solid[row])
+        heroes = ground.heroes
+        hero = int(heroes.bit[game]) << 32 * int(heroes.column[game])
+        passable = _integer(ground.passable[game]) | hero
+        solid = ~_integer(ground.doors[game])
         free = passable & solid
         cells = inner = _integer(self._reached[search])
         low, high = _integer(self._low[search]), _integer(self._high[search])
