@@ -80,8 +80,8 @@ class Target:
     spread: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Sizes to train, as factors on the forecast N_opt."""
     seeds: int = 2
-    games: int = 120
-    """Evaluation games of each of these agents."""
+    games: int = 200
+    """Evaluation games of a size at a budget; its agents share them."""
     level: float = 0.9
     resamples: int = 1000
 
@@ -100,7 +100,7 @@ class Study:
     games: int = 5000
     held_out: int = 160
     evaluation_games: tuple[int, int] = (200, 50)
-    """Evaluation games of an agent near its budget's best size, and elsewhere."""
+    """Evaluation games of a size near the best one of its budget, and elsewhere; agents share."""
     averaging: float = 0.1
     """Mean age of the weights averaged in a snapshot, over the steps taken; 0: the last weights."""
     seed: int = 0

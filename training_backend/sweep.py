@@ -1,11 +1,12 @@
 """A sweep: the runs of a plan, in worker processes, on one machine.
 
-Three passes: train every run and measure its held-out losses; choose how many games each snapshot
-plays, many near the optimum of its budget and fewer elsewhere, which needs all the losses; play.
-A row of the run log is written when it is complete, and so once; a return under another protocol
+Three passes: train every run and measure its held-out losses; choose which snapshots play how many
+games, many near the optimum of a budget and fewer elsewhere, which needs all the losses; play. A
+row of the run log is written when it is complete, and so once; a return under another protocol
 or more games never train anything again. Any pass can be killed and goes on from its files.
 """
 
+import math
 import multiprocessing
 import os
 import sys
@@ -24,7 +25,7 @@ import pandas as pd
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scaling_analysis import PlanError, ScalingError, TrainError, load_runs
+from scaling_analysis import PlanError, ScalingError, TrainError, append_run, load_runs
 from training_backend.config import AVERAGING, RunConfig
 from training_backend.jobs import (
     Bench,
@@ -38,6 +39,9 @@ from training_backend.jobs import (
 from training_backend.models import Agent
 from training_backend.objectives.behaviour_cloning import build_agent, optimise
 from training_backend.tasks.fields import Demonstrations
+
+GAMES_AN_AGENT = 100
+"""Evaluation games that an agent plays at least, where there are so many to share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,8 @@ def run_sweep(
         bench: what they train on and are judged by.
         place: run log, and the folder of the runs' files.
         workers: processes at a time, each with one torch thread.
-        games: evaluation games of a snapshot near the best size of its budget, and elsewhere.
+        games: evaluation games of a size near the best one of its budget, and elsewhere. Agents
+            of one size and budget share them, `GAMES_AN_AGENT` or more each.
         device: where to train, as PyTorch names it.
 
     Returns:
@@ -148,6 +153,10 @@ def run_sweep(
     ]
     failed = _run_jobs(training, workers, "training")
     logged = _logged(place.log)
+    counts = _games_to_play(configs, place, games)
+    for (config, budget), count in counts.items():
+        if not count and (config.run_id, budget) not in logged:
+            append_run(place.log, **read_row(place.folder(config), budget))
     playing = [
         _Job(
             name=config.run_id,
@@ -155,8 +164,8 @@ def run_sweep(
             target=play_games,
             arguments=(config, budget, count, bench, place),
         )
-        for (config, budget), count in _games_to_play(configs, place, games).items()
-        if (config.run_id, budget) not in logged
+        for (config, budget), count in counts.items()
+        if count and (config.run_id, budget) not in logged
     ]
     failed += _run_jobs(playing, workers, "playing")
     gather_episodes(place)
@@ -199,9 +208,11 @@ def _logged(log: Path) -> set[tuple[str, float]]:
 def _games_to_play(
     configs: Sequence[RunConfig], place: Place, games: tuple[int, int]
 ) -> dict[tuple[RunConfig, float], int]:
-    """Games of each snapshot whose loss is known, the best agents first: they play longest.
+    """Games of each snapshot whose loss is known, the largest budgets first: they play longest.
 
-    Near the optimum is the size with the lowest mean loss at the budget, and its two neighbours.
+    Near the optimum are the size with the lowest mean loss at the budget and the better of its
+    neighbours: the vertex lies between them. Few games an agent would be slow, since the longest of
+    them decides when a process is done, so the agents with the first seeds of a size play them.
     """
     losses: dict[float, dict[RunConfig, float]] = {}
     for config in configs:
@@ -212,11 +223,18 @@ def _games_to_play(
     counts: dict[tuple[RunConfig, float], int] = {}
     for budget, of_run in sorted(losses.items(), reverse=True):
         sizes = sorted({config.params for config in of_run})
-        means = [np.mean([of_run[c] for c in of_run if c.params == size]) for size in sizes]
+        means = np.array([np.mean([v for c, v in of_run.items() if c.params == n]) for n in sizes])
         best = int(np.argmin(means))
-        near = sizes[max(best - 1, 0) : best + 2]
-        for config in sorted(of_run, key=lambda c: of_run[c]):
-            counts[config, budget] = games[0] if config.params in near else games[1]
+        beside = [i for i in (best - 1, best + 1) if 0 <= i < len(sizes)]
+        near = {best, *sorted(beside, key=lambda i: means[i])[:1]}
+        for i, size in enumerate(sizes):
+            wanted = games[0] if i in near else games[1]
+            agents = sorted((c for c in of_run if c.params == size), key=lambda c: c.seed)
+            players = agents[: max(1, wanted // GAMES_AN_AGENT)]
+            for config in agents:
+                counts[config, budget] = 0
+            for config in players:
+                counts[config, budget] = math.ceil(wanted / len(players))
     return counts
 
 

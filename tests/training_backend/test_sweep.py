@@ -1,5 +1,6 @@
 """Sweeps: a plan becomes rows, once each, whatever is killed or fails on the way."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,8 +15,9 @@ import pytest
 from markov_source import BENCH, MarkovSource, held_out_loss, play
 
 from scaling_analysis import PlanError, TrainError, load_episodes, load_runs
+from training_backend import sweep
 from training_backend.config import RunConfig
-from training_backend.jobs import Bench, Place
+from training_backend.jobs import Bench, Place, play_games
 from training_backend.models import Agent
 from training_backend.sweep import configure, dry_run, run_sweep
 
@@ -65,26 +67,42 @@ def test_each_snapshot_becomes_a_complete_row(swept: Place) -> None:
     assert (runs["flops"] >= runs["budget"]).all()
     assert (runs["flops"] < 1.05 * runs["budget"]).all()
     assert runs["loss"].between(0.4, 2).all()
-    assert (runs["protocol"] == "markov-1").all()
+    played = runs["episodes"].notna()
+    assert (runs["protocol"] == np.where(played, "markov-1", "")).all()
     assert (runs["epochs"] == (runs["samples"] / len(MarkovSource())).round(4)).all()
     assert runs["config_hash"].nunique() == 6
 
 
+def _near(of_budget: pd.DataFrame) -> set[float]:
+    """The best size of a budget and the better of its neighbours."""
+    mean = of_budget.groupby("params")["loss"].mean()
+    best = int(np.argmin(mean))
+    beside = mean.iloc[[i for i in (best - 1, best + 1) if 0 <= i < len(mean)]]
+    return {mean.index[best], beside.idxmin()}
+
+
 def test_most_games_are_played_near_the_best_size(swept: Place) -> None:
-    runs = _sorted(swept.log)
-    for budget, of_budget in runs.groupby("budget"):
-        mean = of_budget.groupby("params")["loss"].mean()
-        best = int(np.argmin(mean))
-        near = set(mean.index[max(best - 1, 0) : best + 2])
-        expected = np.where(of_budget["params"].isin(near), 6, 2)
-        assert (of_budget["episodes"] == expected).all(), budget
+    for budget, of_budget in _sorted(swept.log).groupby("budget"):
+        games = of_budget.groupby("params")["episodes"].sum()
+        expected = np.where(games.index.isin(list(_near(of_budget))), 6, 2)
+        assert (games == expected).all(), budget
+        assert (of_budget.loc[of_budget["episodes"].notna(), "seed"] == 0).all()
+
+
+def test_agents_of_one_size_share_the_games(swept: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "GAMES_AN_AGENT", 3)
+    configs, runs = configure(_plan(), MarkovSource()), _sorted(swept.log)
+    counts = sweep._games_to_play(configs, swept, (7, 2))
+    for (config, budget), count in counts.items():
+        near = config.params in _near(runs[runs["budget"] == budget])
+        assert count == (4 if near else 2 * (config.seed == 0))
 
 
 def test_episodes_stand_beside_the_log(swept: Place) -> None:
     runs, episodes = _sorted(swept.log), load_episodes(swept.log.with_name("episodes.parquet"))
     means = episodes.groupby(["run_id", "budget"])["return"].mean()
     assert len(episodes) == runs["episodes"].sum()
-    for row in runs.itertuples():
+    for row in runs[runs["episodes"].notna()].itertuples():
         assert means[row.run_id, row.budget] == pytest.approx(row.mean_return)
 
 
@@ -221,3 +239,21 @@ def test_configurations_travel_to_workers() -> None:
     assert isinstance(again, RunConfig)
     assert again == config
     assert pickle.loads(pickle.dumps(partial(BENCH.held_out_loss))).func is held_out_loss
+
+
+def test_a_full_disk_under_the_log_keeps_the_run(
+    swept: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is all that is lost, and the next start writes it."""
+    place = Place(log=tmp_path / "runs.csv", runs=swept.runs)
+    config, *_ = configure(_plan().head(1), MarkovSource())
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(TrainError, match=r"runs\.csv: the disk is full.*finished work is kept"):
+            play_games(config, 1.6e8, 6, BENCH, place)
+    play_games(config, 1.6e8, 6, BENCH, place)
+    assert load_runs(place.log)["run_id"].tolist() == [config.run_id]
