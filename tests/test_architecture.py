@@ -21,7 +21,8 @@ FOUNDATIONS = {
     "errors": set(),
     "encoding": {"errors"},
     "progress": set(),
-    "runlog": {"errors", "encoding", "progress"},
+    "runlog": {"errors", "encoding", "progress", "results"},
+    "results": {"errors", "runlog"},
 }
 
 

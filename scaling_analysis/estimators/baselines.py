@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from scaling_analysis.estimators.selection import Target, select_rows
 from scaling_analysis.laws.cost import Cost, fit_cost
 from scaling_analysis.laws.power import fit_power
 from scaling_analysis.laws.profiles import slice_optima
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 
@@ -28,12 +29,14 @@ def fit_log_line(runs: pd.DataFrame, target: Target = "loss") -> "BaselineFit":
     return _fit(runs, target, "log-line")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaselineFit:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class BaselineFit(Result):
     """log N_opt = a + b log C and log value_opt = c + d log C; slopes of 0 for persistence.
 
     Off the optimum, log value = log value_opt + k (log N - log N_opt)^2 with one k for all budgets.
     """
+
+    error: ClassVar = FitError
 
     method: Literal["persistence", "log-line"]
     target: str
@@ -102,6 +105,18 @@ class BaselineFit:
         return (
             f"log-line baseline: N_opt ~ C^{self.params_line[1]:.4f}, "
             f"{what} ~ C^{self.value_line[1]:.4f}, {self.rows['budget'].nunique()} budgets"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a budget: flops, params_opt, samples_opt and value_opt by the baseline."""
+        flops = np.unique(self.rows["flops" if "budget" not in self.rows else "budget"])
+        return pd.DataFrame(
+            {
+                "flops": flops,
+                "params_opt": self.params_opt(flops),
+                "samples_opt": self.samples_opt(flops),
+                "value_opt": self.value_opt(flops),
+            }
         )
 
     def to_dict(self) -> dict[str, Any]:

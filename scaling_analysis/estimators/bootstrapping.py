@@ -4,23 +4,20 @@ Rows of a run are dependent, and a ladder has few runs: what is resampled decide
 interval holds. `benchmarks/results/coverage.md` has the evidence for the default.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from os import PathLike
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.encoding import decode_array, encode_array
-from scaling_analysis.errors import BootstrapError
+from scaling_analysis.errors import BootstrapError, FitError
 from scaling_analysis.estimators.protocol import FrontierFit
 from scaling_analysis.estimators.schemes import MIN_IN_STRATUM, Draws
-from scaling_analysis.runlog.writing import replacing
+from scaling_analysis.results import Result
 from scaling_analysis.uncertainty.intervals import (
     Interval,
     basic_interval,
@@ -50,13 +47,24 @@ _MODULE_OF_KIND = {
     "EnvelopeFit": "envelope",
     "ParametricFit": "parametric",
     "ReturnLink": "link",
+    "ReturnLaw": "return_law",
+    "PooledFit": "pooled",
+    "ScoreAggregate": "aggregate",
+    "AggregateLaw": "aggregate_law",
     "BaselineFit": "baselines",
+    "IntrinsicFit": "intrinsic_fit",
+    "SaturatingFit": "saturating",
+    "HorizonFit": "horizon",
+    "DataSurface": "data_surface",
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Bootstrap:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Bootstrap(Result):
     """A fit with its replicates: ask it for any quantity at any level, without refitting."""
+
+    error: ClassVar = BootstrapError
+    written_by: ClassVar = "`scaling fit -o`"
 
     fit: Any
     """The fit to the runs as they are, a `FrontierFit`."""
@@ -124,6 +132,31 @@ class Bootstrap:
         found = make(estimate, draws, level)
         return Interval(np.exp(found.lo), np.exp(found.hi)) if positive else found
 
+    def to_frame(self, level: float = 0.9) -> pd.DataFrame:
+        """quantity, flops, value, lo, hi of the frontier at C_max and at ten times it.
+
+        Of a fit without a frontier (the link): loss, value, lo, hi at the fitted rows.
+        """
+        if not hasattr(self.fit, "params_opt"):
+            rows = self.fit.rows["loss"].to_numpy(float)
+            at = np.array([rows.min(), np.median(rows), rows.max()])
+            lo, hi = self.interval(lambda fit: fit.predict(at), level=level)
+            value = np.asarray(self.fit.predict(at))
+            return pd.DataFrame({"loss": at, "value": value, "lo": lo, "hi": hi})
+        largest = float(self.fit.rows["flops"].max())
+        flops = np.array([largest, 10 * largest])
+        parts = []
+        for name in ("params_opt", "samples_opt", "value_opt"):
+            try:
+                value = np.asarray(getattr(self.fit, name)(flops))
+                lo, hi = self.interval(name, flops, level)
+            except FitError:  # beyond the reach of a fit that does not extrapolate
+                continue
+            columns = {"quantity": name, "flops": flops, "value": value, "lo": lo, "hi": hi}
+            parts.append(pd.DataFrame(columns))
+        names = ["quantity", "flops", "value", "lo", "hi"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+
     def summary(self, level: float = 0.9) -> str:
         """Scheme and failures, then the exponent of N_opt and the frontier at C_max and beyond."""
         failed = int((~self.valid).sum())
@@ -146,16 +179,15 @@ class Bootstrap:
         for flops in (span[1], 10 * span[1]):
             parts = [f"C = {flops:.3g} FLOP:"]
             for name, method in (("N_opt", "params_opt"), (self.fit.target, "value_opt")):
-                lo, hi = self.interval(method, flops, level)
-                value = float(getattr(self.fit, method)(flops))
+                try:
+                    value = float(getattr(self.fit, method)(flops))
+                    lo, hi = self.interval(method, flops, level)
+                except FitError:  # beyond the reach of a fit that does not extrapolate
+                    parts.append(f"{name} refused")
+                    continue
                 parts.append(f"{name} {value:.4g} [{lo:.4g}, {hi:.4g}]")
             lines.append(" ".join(parts))
         return "\n".join([*lines, f"intervals at {level:.0%}"])
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -181,23 +213,6 @@ class Bootstrap:
             units=data["units"],
             messages=tuple(data["messages"]),
         )
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write to a JSON file, which appears whole or not at all."""
-        text = json.dumps(self.to_dict(), allow_nan=False)
-        with replacing(Path(path)) as file:
-            file.write(text.encode())
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> "Bootstrap":
-        """Read what `save` wrote."""
-        try:
-            data = json.loads(Path(path).read_text())
-            if data["kind"] != cls.__name__:
-                raise BootstrapError(f"{path} holds a {data['kind']}, not a bootstrap")
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BootstrapError(f"{path} is no bootstrap written by save(): {error}") from error
-        return cls.from_dict(data)
 
     def _evaluate(self, fit: Any, quantity: Quantity, flops: ArrayLike | None) -> Array:
         if callable(quantity):

@@ -6,7 +6,7 @@ curves are interpolated in log C, and at each of many C the size with the lowest
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from scaling_analysis.estimators.frontier import (
 from scaling_analysis.estimators.selection import Target, select_rows
 from scaling_analysis.laws.cost import Cost, fit_cost
 from scaling_analysis.laws.profiles import slice_optima
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 
@@ -49,12 +50,14 @@ class _Curves(NamedTuple):
     """(E,) weight of the row after it, by distance in log C."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EnvelopeFit:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class EnvelopeFit(Result):
     """The envelope of learning curves and the frontier through it.
 
     Replicates have a leading axis R in `params`, `values` and `laws`.
     """
+
+    error: ClassVar = FitError
 
     target: Target
     """"loss" [nats/action] or "mean_return" [points]."""
@@ -163,10 +166,9 @@ class EnvelopeFit:
             ]
         )
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
+    def to_frame(self) -> pd.DataFrame:
+        """One row a point of the envelope: flops, params, value; NaN where it has no optimum."""
+        return pd.DataFrame({"flops": self.flops, "params": self.params, "value": self.values})
 
     def to_dict(self) -> dict[str, Any]:
         """The fit as JSON types; a replicate axis is kept."""

@@ -7,7 +7,7 @@ Games").
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -26,17 +26,20 @@ from scaling_analysis.estimators.selection import Target, select_rows
 from scaling_analysis.estimators.slices import Profiles, Slices, Space, Weighting
 from scaling_analysis.laws.cost import Cost, fit_cost
 from scaling_analysis.laws.profiles import Optimum, SliceState
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class IsoflopFit:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class IsoflopFit(Result):
     """IsoFLOP profiles and the frontier through their optima.
 
     The replicates of a bootstrap are the same class; `slices` and `laws` then have a leading axis
     R, and so has what the methods return.
     """
+
+    error: ClassVar = FitError
 
     profiles: Profiles
     """The fitted rows and the way their optima are read."""
@@ -148,10 +151,17 @@ class IsoflopFit:
 
         return summarise(self)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
+    def to_frame(self) -> pd.DataFrame:
+        """One row a budget: flops, params_opt, samples_opt, value_opt (NaN without one), state."""
+        return pd.DataFrame(
+            {
+                "flops": self.profiles.budgets,
+                "params_opt": self.slices.params,
+                "samples_opt": self.slices.samples,
+                "value_opt": self.slices.value,
+                "state": [SliceState(state).name.lower() for state in self.slices.state],
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fit as JSON types; a replicate axis is kept."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from scaling_analysis.estimators.frontier import ols_table
 from scaling_analysis.laws.monotone import interpolate, isotonic_falling
 from scaling_analysis.laws.power import fit_power, fit_power_floor
 from scaling_analysis.laws.profiles import slice_optima
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 Form = Literal["power", "inverse", "logistic", "monotone"]
@@ -24,14 +25,16 @@ _ARRAYS = ("log_scale", "exponent", "offset", "knot_log_loss", "knot_values", "s
 _PRIOR = 1e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ReturnLink:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ReturnLink(Result):
     """Return R as a falling function of the loss L; parameters are () or, for replicates, (R,).
 
     With the floor r (random agent) and the ceiling t (expert):
     "power" R = r + s L^-p; "inverse" R = r + (a L^g + b)^-1; "logistic" R = r + (t - r) / (1 + a
     L^g); "monotone" a falling sequence of knots, constant beyond them.
     """
+
+    error: ClassVar = FitError
 
     form: Form
     """Which of the forms was fitted."""
@@ -204,10 +207,9 @@ class ReturnLink:
             ]
         )
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
+    def to_frame(self) -> pd.DataFrame:
+        """One row a fitted row: run_id, loss, mean_return and what the link expects, `fitted`."""
+        return self.rows[["run_id", "loss", "mean_return"]].assign(fitted=self.fitted_values())
 
     def to_dict(self) -> dict[str, Any]:
         """The link as JSON types; a replicate axis is kept."""

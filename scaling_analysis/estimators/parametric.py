@@ -6,7 +6,7 @@ Hoffmann et al. 2022 (approach 3) fit L = E + A/N^alpha + B/D^beta by Huber's lo
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from scaling_analysis.laws import frontier
 from scaling_analysis.laws.cost import Cost, fit_cost
 from scaling_analysis.laws.forms import FORMS, Form, lift
 from scaling_analysis.laws.surfaces import Space
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 Restarts = Literal["warm", "full"]
@@ -34,13 +35,15 @@ DELTA = 1e-3
 """Knee of Huber's loss in log space, as in Hoffmann et al. 2022."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ParametricFit:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ParametricFit(Result):
     """A law of loss or return over N and D; a `FrontierFit`.
 
     `parameters` are those of a cost m that falls with N and D: the loss itself; for returns 1/R in
     log space and -R in linear space. `equation` says which.
     """
+
+    error: ClassVar = FitError
 
     form: str
     """Name of the law, see `fit_parametric`."""
@@ -228,11 +231,6 @@ class ParametricFit:
     def summary(self) -> str:
         """Status and messages first, then what was fitted to what, parameters and frontier."""
         return summarise(self)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """The fit as JSON types; a replicate axis is kept."""

@@ -129,9 +129,9 @@ def _needed(log_grid: Array, log_value: Array, reached: Array, target: str) -> A
     before = np.maximum(index - 1, 0)
     high, low = gap[rows, before], gap[rows, index]
     with np.errstate(invalid="ignore", divide="ignore"):
+        # A curve that starts below the value has no crossing; its share is not finite.
         share = high / (high - low)
-    at = log_grid[before] + share * (log_grid[index] - log_grid[before])
-    found = np.exp(at)
+        found = np.exp(log_grid[before] + share * (log_grid[index] - log_grid[before]))
     return np.where(~below.any(axis=1), np.inf, np.where(index == 0, 0.0, found))
 
 

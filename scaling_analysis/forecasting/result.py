@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -18,8 +16,8 @@ from scaling_analysis.errors import FitStatus, ForecastError
 from scaling_analysis.forecasting import allocation, inverse
 from scaling_analysis.forecasting.ensemble import Ensemble, run_table
 from scaling_analysis.forecasting.scores import COMBINED, QUANTITIES
+from scaling_analysis.results import Result
 from scaling_analysis.runlog.selecting import row_digests
-from scaling_analysis.runlog.writing import replacing
 
 Array = NDArray[np.float64]
 
@@ -27,8 +25,8 @@ SCHEMA_VERSION = 1
 KIND = "forecast"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Forecast:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Forecast(Result):
     """The compute-optimal runs of larger budgets, as they were forecast at `time_utc`.
 
     Examples
@@ -38,6 +36,9 @@ class Forecast:
     >>> forecast.predict_run(params=1e8, flops=1e19)         # doctest: +SKIP
     >>> forecast.flops_for(loss=0.12)                        # doctest: +SKIP
     """
+
+    error: ClassVar = ForecastError
+    written_by: ClassVar = "`scaling forecast`"
 
     table: pd.DataFrame
     """One row a (flops, method), "combined" among them: flops, extrapolation (C / C_max), method,
@@ -187,11 +188,9 @@ class Forecast:
                 )
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        table = self.table[self.table["method"] == COMBINED]
-        return f"<pre>{escape(self.summary())}</pre>{table.to_html(index=False)}"
+    def to_frame(self) -> pd.DataFrame:
+        """`table`: one row a budget and method."""
+        return self.table.copy()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -241,33 +240,6 @@ class Forecast:
                 "messages": tuple(data["messages"]),
             }
         )
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write forecast.json, atomically; the same forecast gives the same bytes."""
-        target = Path(path)
-        text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
-        try:
-            with replacing(target) as file:
-                file.write(text.encode() + b"\n")
-        except OSError as error:
-            raise ForecastError(
-                f"{target}: cannot write the forecast ({error.strerror})"
-            ) from error
-        return target
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read forecast.json and check it against its own hash."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ForecastError(f"{path}: no such file; `scaling forecast` writes one") from error
-        except (OSError, ValueError) as error:
-            raise ForecastError(f"{path}: cannot be read as JSON ({error})") from error
-        try:
-            return cls.from_dict(data)
-        except ForecastError as error:
-            raise ForecastError(f"{path}: {error}") from error
 
 
 def fingerprints(rows: pd.DataFrame) -> pd.DataFrame:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from scaling_analysis.encoding import decode_frame, encode_frame
-from scaling_analysis.errors import FitStatus
+from scaling_analysis.errors import FitStatus, ForecastError
 from scaling_analysis.forecasting.combination import (
     Widening,
     fit_widening,
@@ -18,6 +18,7 @@ from scaling_analysis.forecasting.combination import (
     log_horizon,
     method_weights,
 )
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 
@@ -45,9 +46,12 @@ DISTANCES = (1.0, 3.0, 10.0, 30.0, np.inf)
 """Borders of the extrapolation factors that scores are grouped by."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Hindcast:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Hindcast(Result):
     """Forecasts of budgets that were held out, beside what was observed there."""
+
+    error: ClassVar = ForecastError
+    written_by: ClassVar = "`scaling hindcast -o`"
 
     cells: pd.DataFrame
     """One row a quantity, method, origin and held-out budget (and size, for runs of stated sizes):
@@ -162,11 +166,6 @@ class Hindcast:
             text = shown.to_string(index=False, float_format=lambda v: f"{v:.3f}")
             lines += [f"  {line}" for line in text.splitlines()]
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         return {

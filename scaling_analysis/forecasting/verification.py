@@ -1,12 +1,9 @@
 """Was the forecast right? Planned runs against what was said before they existed."""
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -16,16 +13,19 @@ from scaling_analysis.errors import FitStatus, VerifyError
 from scaling_analysis.forecasting.judging import TARGETS, decide, judge, score
 from scaling_analysis.forecasting.plan_files import split_budgets
 from scaling_analysis.forecasting.result import Forecast, fingerprints
+from scaling_analysis.results import Result
 from scaling_analysis.runlog import load_runs
-from scaling_analysis.runlog.writing import replacing
 
 SCHEMA_VERSION = 1
 KIND = "verification"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Verification:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Verification(Result):
     """Verdict on a forecast: its intervals, its choice of N, and its score beside the baselines."""
+
+    error: ClassVar = VerifyError
+    written_by: ClassVar = "`scaling verify`"
 
     runs: pd.DataFrame
     """One row a planned (run, budget, target): run_id, budget, params_planned, params, flops,
@@ -78,10 +78,9 @@ class Verification:
             lines += [f"  {line}" for line in text.splitlines()]
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
+    def to_frame(self) -> pd.DataFrame:
+        """`runs`: one row a planned run, budget and target."""
+        return self.runs.copy()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -117,26 +116,6 @@ class Verification:
                 "messages": tuple(data["messages"]),
             }
         )
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write verification.json, atomically."""
-        target = Path(path)
-        text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
-        try:
-            with replacing(target) as file:
-                file.write(text.encode() + b"\n")
-        except OSError as error:
-            raise VerifyError(f"{target}: cannot write it ({error.strerror})") from error
-        return target
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise VerifyError(f"{path}: cannot be read ({error})") from error
-        return cls.from_dict(data)
 
 
 def verify(

@@ -1,13 +1,14 @@
 """The audit: what in a run log silently ruins a fit, how much, and in which direction."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from scaling_analysis.errors import FitStatus, RunLogError
+from scaling_analysis.results import Result
 from scaling_analysis.runlog import checks_compute, checks_evaluation, checks_profiles, checks_rows
 from scaling_analysis.runlog.findings import Finding, Group, Severity
 from scaling_analysis.runlog.reading import load_runs
@@ -33,9 +34,11 @@ _CHECKS: tuple[Callable[[Group], Iterator[Finding]], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Audit(Result):
     """What the audit of a run log found, the most important finding first."""
+
+    error: ClassVar = RunLogError
 
     rows: int
     """Rows of the log."""
@@ -88,12 +91,14 @@ class Audit:
         return pd.DataFrame(rows, columns=pd.Index(names))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"findings": [finding.to_dict() for finding in self.findings]}
+        findings = [finding.to_dict() for finding in self.findings]
+        return {"kind": type(self).__name__, **asdict(self), "findings": findings}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         findings = tuple(Finding.from_dict(finding) for finding in data["findings"])
-        return cls(**{**data, "findings": findings})
+        counts = {name: data[name] for name in ("rows", "usable", "runs")}
+        return cls(**counts, findings=findings)
 
 
 def audit(

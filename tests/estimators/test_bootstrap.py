@@ -268,10 +268,10 @@ def test_saved_and_asked_again(runs, tmp_path):
 def test_a_file_that_is_no_bootstrap_is_refused(tmp_path):
     path = tmp_path / "other.json"
     path.write_text("{}")
-    with pytest.raises(sa.BootstrapError, match=r"other.json is no bootstrap"):
+    with pytest.raises(sa.BootstrapError, match=r"other.json: holds something else"):
         sa.Bootstrap.load(path)
     path.write_text(json.dumps({"kind": "Forecast"}))
-    with pytest.raises(sa.BootstrapError, match="holds a Forecast, not a bootstrap"):
+    with pytest.raises(sa.BootstrapError, match="holds a Forecast, not a Bootstrap"):
         sa.Bootstrap.load(path)
 
 

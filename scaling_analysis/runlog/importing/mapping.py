@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
+from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import RunLogError
+from scaling_analysis.results import Result
 from scaling_analysis.runlog.building import build_runs
 from scaling_analysis.runlog.checking import look_alikes, resolve_names
 from scaling_analysis.runlog.schema import COUNTS, RUN_COLUMNS
@@ -30,9 +33,11 @@ _CONFIGURATION = (
 _MOST_LISTED = 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Imported(Result):
     """A run log made from the files of another tool, and what was done to make it."""
+
+    error: ClassVar = RunLogError
 
     runs: pd.DataFrame
     """The run log, as `load_runs` returns it."""
@@ -52,6 +57,33 @@ class Imported:
         if self.unused:
             lines.append(f"not mapped: {listed(self.unused)}")
         return "\n".join(lines)
+
+    def to_frame(self) -> pd.DataFrame:
+        """`runs`: one row an evaluated checkpoint."""
+        return self.runs.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The import as JSON types."""
+        return {
+            "kind": type(self).__name__,
+            "runs": encode_frame(self.runs),
+            "episodes": None if self.episodes is None else encode_frame(self.episodes),
+            "used": dict(self.used),
+            "unused": list(self.unused),
+            "messages": list(self.messages),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The import that `to_dict` wrote."""
+        episodes = data["episodes"]
+        return cls(
+            runs=decode_frame(data["runs"]),
+            episodes=None if episodes is None else decode_frame(episodes),
+            used=dict(data["used"]),
+            unused=tuple(data["unused"]),
+            messages=tuple(data["messages"]),
+        )
 
 
 def assemble(

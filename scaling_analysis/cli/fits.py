@@ -1,0 +1,134 @@
+"""Commands about fits: one method with its bootstrap, and what hangs on single runs."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scaling_analysis.cli.application import Command, app
+from scaling_analysis.cli.options import (
+    AsJson,
+    Flops,
+    Level,
+    Method,
+    OfTarget,
+    Replicates,
+    Seed,
+    TableOut,
+    Target,
+    reads_runs,
+    show_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DEFAULT = ["isoflop-vertex"]
+LINK = "return-link"
+"""Name of the fit of the return to the loss, beside the methods over compute."""
+
+
+class LeftOut(StrEnum):
+    """What is left out, one at a time."""
+
+    RUN = "run_id"
+    SIZE = "params"
+    BUDGET = "budget"
+
+
+@app.command(cls=Command)
+@reads_runs
+def fit(
+    runs: "pd.DataFrame",
+    method: Method = None,
+    target: OfTarget = Target.LOSS,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="File for the bootstrap; a folder for several methods."),
+    ] = None,
+    level: Level = 0.9,
+    replicates: Replicates = 1000,
+    seed: Seed = 0,
+    unit: Annotated[str, typer.Option(help="Column whose values are resampled.")] = "run_id",
+    scheme: Annotated[
+        str, typer.Option(help="What is resampled: components, jackknife, pairs, ...")
+    ] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fit methods, each with its bootstrap.
+
+    isoflop-vertex, unless others are named.
+
+    Example: scaling fit runs.csv --method parametric-additive -o fit.json
+    """
+    import scaling_analysis as sa
+
+    documents = []
+    names = method or _DEFAULT
+    for name in names:
+        made = sa.bootstrap(
+            runs,
+            _estimator(name, target),
+            n_resamples=replicates,
+            unit=unit,
+            scheme=scheme,  # pyright: ignore[reportArgumentType]  (checked by bootstrap)
+            rng=seed,
+        )
+        documents.append(made.fit.to_dict())
+        if not as_json:
+            typer.echo(f"{made.fit.summary()}\n{made.summary(level)}")
+        if out is not None:
+            file = out if len(names) == 1 else out / f"{name}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            made.save(file)
+            typer.echo(f"wrote {file}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps(documents[0] if len(names) == 1 else documents))
+
+
+@app.command(cls=Command)
+@reads_runs
+def influence(
+    runs: "pd.DataFrame",
+    flops: Flops = None,
+    unit: Annotated[LeftOut, typer.Option(help="What is left out, one at a time.")] = LeftOut.SIZE,
+    method: Method = None,
+    target: OfTarget = Target.LOSS,
+    top: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    out: TableOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refit without each run, size or budget.
+
+    Which of them does the forecast hang on?
+
+    Example: scaling influence runs.csv --unit run_id --flops 1e19
+    """
+    import scaling_analysis as sa
+    from scaling_analysis.report.writing import default_flops
+
+    table = sa.influence(
+        runs, flops or default_flops(runs)[:1], unit.value, method, target=target.value
+    )
+    if out is not None or as_json:
+        show_table(table, as_json, out)
+    if not as_json:
+        shown = table[table["left_out"].notna()].head(top)
+        note = "changes are log ratios to the fit of the whole log, the largest of N_opt first"
+        show_table(shown, False, None, note)
+
+
+def _estimator(name: str, target: Target) -> Any:
+    import scaling_analysis as sa
+    from scaling_analysis.forecasting.members import known_methods
+
+    if name == LINK:
+        return sa.fit_return_link
+    known = known_methods(target.value)
+    if name not in known:
+        raise sa.ForecastError(
+            f"method {name!r} is not known for {target}: choose among {', '.join(known)}, {LINK}"
+        )
+    return known[name]
