@@ -361,7 +361,7 @@ def test_a_warning_is_one_line(tmp_path, log):
         (["plan"], "name a forecast.json, or --ladder"),
         (["plan", "--ladder", "--flops", "1e10"], "smallest and the largest budget"),
         (["fit", "LOG", "--target", "accuracy"], "'mean_return'"),
-        (["fit", "LOG", "--replicates", "1"], "x>=2"),
+        (["fit", "LOG", "--replicates", "1"], "'--replicates'"),
         (["check", "LOG", "--exclude", "run"], "give the reason too"),
         (["check", "LOG", "--map", "params"], "--map params: write NAME=VALUE"),
         (["import", "csv", "LOG", "-o", "x.csv", "--scale", "params=big"], "big is no number"),
@@ -419,7 +419,9 @@ def test_progress_is_shown_on_a_terminal_and_nests(monkeypatch):
         advance(2)
     assert "outer" in screen.getvalue()
     assert "inner" in screen.getvalue()
-    assert "100%" in screen.getvalue()
+    with progress_bar("again", 1) as advance:
+        advance(1)
+    assert "again" in screen.getvalue()
 
 
 def test_progress_is_silent_in_a_pipe(log, capsys, tmp_path):

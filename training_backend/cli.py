@@ -4,10 +4,12 @@ Each command is a few lines around public functions; what they need (torch, NLE)
 command runs, so that a missing package is named, with what to install.
 """
 
+import json
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,34 +18,65 @@ from scaling_analysis import PlanError, ScalingError, TrainError
 app = typer.Typer(
     help="Train the agents that a forecast names, and write the run log it is judged by.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
+PROGRAM = "scaling-train"
+STOPPED = 130
+"""Exit code of a program that was stopped by Ctrl-C."""
 Data = Annotated[Path, typer.Option(help="Folder of demonstrations, made by `collect`.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CORES = os.cpu_count() or 1
 
 
+@app.callback()
+def options_of_the_program(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where a mistake was found; may stand anywhere.")
+    ] = False,
+) -> None:
+    """Train the agents that a forecast names, and write the run log it is judged by.
+
+    All of it, small: scaling-train study my-study --preset quick
+
+    Every command can be stopped at any moment; the same command goes on.
+    """
+
+
 def main() -> None:
-    """Entry point: a user's mistake is one message and exit status 1; `--debug` shows where."""
+    """Entry point. Exit codes: 0; 1 for what a user can mend, in one message; 2 for a usage error.
+
+    `--debug` shows the traceback.
+    """
     debug = "--debug" in sys.argv
+    warnings.showwarning = _show_warning
     try:
-        app([a for a in sys.argv[1:] if a != "--debug"])
-    except ScalingError as error:
+        app([a for a in sys.argv[1:] if a != "--debug"], prog_name=PROGRAM)
+    except (ScalingError, OSError) as error:
         if debug:
             raise
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise SystemExit(1) from None
+        _fail(str(error))
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _fail("stopped; the same command goes on from here", STOPPED)
     except ModuleNotFoundError as error:
         if debug or error.name not in ("torch", "nle", "safetensors"):
             raise
-        typer.secho(
-            f"error: the package {error.name} is not installed. Training needs the extra `train`: "
-            "pip install 'scaling-analysis[train]'",
-            fg="red",
-            err=True,
+        _fail(
+            f"the package {error.name} is not installed. Training needs the extra `train`: "
+            "pip install 'scaling-analysis[train]'"
         )
-        raise SystemExit(1) from None
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    raise SystemExit(code) from None
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    typer.secho(f"warning: {message}", fg="yellow", err=True)
 
 
 @app.command()
@@ -57,9 +90,11 @@ def collect(
     ] = None,
     workers: Workers = CORES,
 ) -> None:
-    """Record the scripted expert, or take recorded games, and decode them for training.
+    """Record an expert, or take recordings.
 
-    Can be stopped at any moment; the same command goes on.
+    The scripted expert plays, or recorded games are taken, and all are decoded for training.
+
+    Example: scaling-train collect demonstrations --games 5000
     """
     from training_backend.preparing import prepare_demonstrations
 
@@ -77,9 +112,11 @@ def study(
         typer.Option(help="End before this stage: forecast, or training (of its runs)."),
     ] = "",
 ) -> None:
-    """Forecast first, train what it names after: ladder, forecast, training, verdict, report.
+    """Forecast first, train after.
 
-    Goes on where it was stopped. Example: scaling-train study my-study --preset quick
+    Ladder, forecast, training of what it names, verdict, report: each goes on where it was stopped.
+
+    Example: scaling-train study my-study --preset quick
     """
     from training_backend.study import run_study, write_preset
 
@@ -108,9 +145,17 @@ def run(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to train, as PyTorch names it.")] = "cpu",
-    dry_run: Annotated[bool, typer.Option(help="Say what it would cost and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost and stop.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate the runs of a plan; the same command goes on where it was stopped."""
+    """Train and evaluate a plan's runs.
+
+    What each run will be and cost is printed first; --dry-run ends there.
+
+    Example: scaling-train run plan.csv --log runs.csv --data demonstrations --dry-run
+    """
     from scaling_analysis import read_plan
     from training_backend import sweep
     from training_backend.bench import open_bench
@@ -129,17 +174,22 @@ def run(
         planned, demonstrations, averaging=AVERAGING if averaging is None else averaging
     )
     table = sweep.dry_run(configs, demonstrations)
-    typer.echo(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+    else:
+        typer.echo(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     typer.echo(
         f"{len(configs)} runs, {sum(c.samples * c.flops_per_sample for c in configs):.3g} FLOP, "
         f"about {table['hours'].sum() / workers:.2g} hours of training on {workers} processes, "
-        "and the evaluation games"
+        "and the evaluation games",
+        err=as_json,
     )
     for c in configs:
         if c.skipped:
             typer.echo(
                 f"{c.run_id} skips {', '.join(f'{b:g}' for b in c.skipped)}: a step of "
-                f"{c.batch_size} samples is over 5 % of it"
+                f"{c.batch_size} samples is over 5 % of it",
+                err=as_json,
             )
     if dry_run:
         return
@@ -152,7 +202,7 @@ def run(
         games=(games, games_elsewhere),
         device=device,
     )
-    typer.echo(result.summary())
+    typer.echo(result.summary(), err=as_json)
     if result.failed:
         raise TrainError(
             "some runs failed; what has finished is kept: mend the cause and run again"
@@ -165,8 +215,15 @@ def evaluate(
     data: Data,
     protocol: Annotated[str, typer.Option(help="Evaluation protocol.")] = "",
     games: Annotated[int, typer.Option(min=2, help="Evaluation games.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure an agent's held-out loss, and its return where a protocol is given."""
+    """Measure an agent's loss and return.
+
+    The loss on held-out games; the return where a protocol is given.
+
+    Example: scaling-train evaluate runs_files/RUN/1e12.safetensors --data demonstrations --protocol
+    nethack-monk
+    """
     from training_backend.bench import open_bench
     from training_backend.objectives.behaviour_cloning import load_snapshot
     from training_backend.tasks import nethack
@@ -174,14 +231,34 @@ def evaluate(
     agent, config, about = load_snapshot(checkpoint, nethack.FIELDS, nethack.ACTIONS)
     bench = open_bench(config.task, data)
     loss, loss_se = bench.held_out_loss(agent)
+    found = {
+        "run_id": config.run_id,
+        "params": config.params,
+        "samples": about["samples"],
+        "flops": about["flops"],
+        "loss": loss,
+        "loss_se": loss_se,
+    }
+    if protocol:
+        returns = bench.play(agent, protocol, games)["return"]
+        found |= {
+            "mean_return": float(returns.mean()),
+            "return_se": float(returns.std(ddof=1) / len(returns) ** 0.5),
+            "episodes": games,
+            "protocol": protocol,
+        }
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
     typer.echo(
         f"{config.run_id}: {config.params:,} parameters, {about['samples']:,} samples, "
         f"{about['flops']:.3g} FLOP\nloss {loss:.4f} +- {loss_se:.4f} nats/action"
     )
     if protocol:
-        returns = bench.play(agent, protocol, games)["return"]
-        error = returns.std(ddof=1) / len(returns) ** 0.5
-        typer.echo(f"return {returns.mean():.1f} +- {error:.1f} points ({games} games, {protocol})")
+        typer.echo(
+            f"return {found['mean_return']:.1f} +- {found['return_se']:.1f} points "
+            f"({games} games, {protocol})"
+        )
 
 
 @app.command()
@@ -190,7 +267,10 @@ def play(
     seed: Annotated[int, typer.Option(min=0, help="The game's seed.")] = 3_000_000,
     delay: Annotated[float, typer.Option(min=0, help="Seconds between screens.")] = 0.05,
 ) -> None:
-    """Watch an agent play one game in the terminal."""
+    """Watch an agent play in the terminal.
+
+    Example: scaling-train play runs_files/RUN/1e12.safetensors
+    """
     from training_backend import evaluate as evaluation
 
     episode = evaluation.play(checkpoint, seed=seed, delay=delay, show=typer.echo)

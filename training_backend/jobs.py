@@ -30,7 +30,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from scaling_analysis import TrainError, append_run
+from scaling_analysis import RunLogError, TrainError, append_run
 from training_backend.checkpoint import unwritable
 from training_backend.config import RunConfig
 from training_backend.models import Agent
@@ -100,7 +100,7 @@ def train_run(
                 row = _row(config, demonstrations, about) | {"loss": loss, "loss_se": loss_se}
                 write_json(loss_path(folder, budget), row)
             if not config.protocol:
-                append_run(place.log, **read_row(folder, budget))
+                _log_row(place, read_row(folder, budget))
         if outcome.status == "diverged":
             _log_divergence(config, demonstrations, place, outcome, device)
 
@@ -120,14 +120,13 @@ def play_games(config: RunConfig, budget: float, games: int, bench: Bench, place
             key = {name: row[name] for name in ("run_id", "samples", "budget")}
             write_parquet(path, played.assign(**key))
         returns = pd.read_parquet(path)["return"]
-        append_run(
-            place.log,
-            **row,
-            mean_return=float(returns.mean()),
-            return_se=float(returns.std(ddof=1) / len(returns) ** 0.5),
-            episodes=len(returns),
-            protocol=config.protocol,
-        )
+        measured = {
+            "mean_return": float(returns.mean()),
+            "return_se": float(returns.std(ddof=1) / len(returns) ** 0.5),
+            "episodes": len(returns),
+            "protocol": config.protocol,
+        }
+        _log_row(place, row | measured)
 
 
 def loss_path(folder: Path, budget: float) -> Path:
@@ -207,7 +206,17 @@ def _log_divergence(
     for step, budget in zip(config.snapshot_steps, config.snapshots, strict=True):
         if step > outcome.steps:
             row = _row(config, demonstrations, about | {"budget": budget})
-            append_run(place.log, **row, loss=math.nan, status="diverged", note=outcome.note)
+            _log_row(place, row | {"loss": math.nan, "status": "diverged", "note": outcome.note})
+
+
+def _log_row(place: Place, row: dict[str, Any]) -> None:
+    """Add a row to the run log; where the disk refuses it, say that the run itself is kept."""
+    try:
+        append_run(place.log, **row)
+    except RunLogError as error:
+        if isinstance(error.__cause__, OSError):
+            raise TrainError(unwritable(place.log, error.__cause__)) from error
+        raise
 
 
 @contextmanager

@@ -27,6 +27,20 @@ def write_runs(runs: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
 
     The file appears whole or not at all: it is written beside its place, flushed to the disk and
     renamed. Columns come in the order of the schema, the others behind them.
+
+    Raises
+    ------
+    RunLogError
+        The file cannot be written; one that stood there is intact.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> runs = load_runs(pd.DataFrame({"params": [1e5], "samples": [2e6], "loss": [1.3]}),
+    ...                  cost_constant=6)
+    >>> path = write_runs(runs, pathlib.Path(tempfile.mkdtemp()) / "runs.parquet")
+    >>> load_runs(path).equals(load_runs(runs))
+    True
     """
     target = Path(path)
     kind = file_format(target)
@@ -34,15 +48,21 @@ def write_runs(runs: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     others = [name for name in runs.columns if name not in known]
     names = [name for name in (*known, *others) if name != _VERSION]
     frame = runs[names].assign(**{_VERSION: SCHEMA_VERSION})
-    target.parent.mkdir(parents=True, exist_ok=True)
-    other_writers = _locked(target) if target.exists() else contextlib.nullcontext()
-    with other_writers, replacing(target) as file:
-        if kind == "parquet":
-            frame.to_parquet(file, index=False)
-        elif kind == "csv":
-            frame.to_csv(file, index=False)
-        else:
-            file.write("".join(_json_line(row) for row in frame.to_dict("records")).encode())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        other_writers = _locked(target) if target.exists() else contextlib.nullcontext()
+        with other_writers, replacing(target) as file:
+            if kind == "parquet":
+                frame.to_parquet(file, index=False)
+            elif kind == "csv":
+                frame.to_csv(file, index=False)
+            else:
+                file.write("".join(_json_line(row) for row in frame.to_dict("records")).encode())
+    except OSError as error:
+        raise RunLogError(
+            f"{target}: the run log could not be written ({error.strerror or error}). A file that "
+            "stood there is intact; make room, or mend the path, and write it again."
+        ) from error
     return target
 
 
@@ -53,6 +73,12 @@ def append_run(path: str | os.PathLike[str], **row: Any) -> bool:
     a killed process leaves of a line is cut off by the next writer, with a warning. A second row
     with the same run_id, samples and budget is refused if it says something else, so a run that
     resumes may log its last checkpoint again. Line breaks in text become spaces.
+
+    Raises
+    ------
+    RunLogError
+        The row breaks a rule of the schema or says something else than the log; or the file cannot
+        be written (a full disk, no permission): the rows before it are safe, log it again.
 
     Examples
     --------
@@ -71,6 +97,17 @@ def append_run(path: str | os.PathLike[str], **row: Any) -> bool:
             "with write_runs(load_runs(...), ...) at the end."
         )
     cells = _checked_cells(target, row)
+    try:
+        return _append(target, kind, cells, row)
+    except OSError as error:
+        raise RunLogError(
+            f"{target}: the row of run {cells['run_id']!r} could not be written "
+            f"({error.strerror or error}). The rows before it are safe; make room, or mend the "
+            "path, and log it again."
+        ) from error
+
+
+def _append(target: Path, kind: str, cells: dict[str, Any], row: dict[str, Any]) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target) as file:
         _cut_torn_line(target, file, kind)
@@ -82,14 +119,14 @@ def append_run(path: str | os.PathLike[str], **row: Any) -> bool:
             names = _merged_header(header, [*cells, *(name for name in row if name not in cells)])
             if header and names != header:
                 _rewrite_header(target, file, header, names)
-                return append_run(path, **row)  # the file behind this lock was replaced
+                return _append(target, kind, cells, row)  # the file behind this lock is new
             present = _csv_rows(file)
             line = _csv_line([cells.get(name, "") for name in names])
             if not header:
                 line = _csv_line(names) + line
         if _is_logged(target, present, cells):
             return False
-        _write_whole(target, file, line.encode())
+        _write_whole(file, line.encode())
     return True
 
 
@@ -192,20 +229,17 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
         beside.unlink(missing_ok=True)
 
 
-def _write_whole(target: Path, file: BinaryIO, line: bytes) -> None:
+def _write_whole(file: BinaryIO, line: bytes) -> None:
     """Add a line and wait until it is on the disk; on a full disk leave the file as it was."""
     end = file.seek(0, os.SEEK_END)
     try:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             file.truncate(end)
-        raise RunLogError(
-            f"{target}: the row could not be written ({error.strerror}). The rows before it are "
-            "safe; make room and log it again."
-        ) from error
+        raise
 
 
 def _cut_torn_line(target: Path, file: BinaryIO, kind: str) -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -162,9 +163,40 @@ class _FullDisk(io.BytesIO):
 
 def test_a_full_disk_keeps_what_is_there():
     file = _FullDisk(b"a,1\n")
-    with pytest.raises(RunLogError, match=r"could not be written \(No space left on device\)"):
-        _write_whole(Path("runs.csv"), file, b"b,2\n")
+    with pytest.raises(OSError, match="No space left on device"):
+        _write_whole(file, b"b,2\n")
     assert file.getvalue() == b"a,1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("runs.csv", "fsync"),
+        ("runs.jsonl", "fsync"),
+        ("runs.csv", "open"),
+        ("runs.jsonl", "open"),
+        ("runs.csv", "replace"),
+    ],
+)
+def test_a_disk_that_fails_anywhere_is_a_typed_error(tmp_path, monkeypatch, name, place):
+    log = tmp_path / name
+    append_run(log, **ROW)
+    before = log.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    row = ROW | {"run_id": "later"}
+    if place == "replace":
+        row["new_column"] = 1.0  # makes the file wider: it is written anew
+    target = os if place == "fsync" else Path
+    with monkeypatch.context() as broken:
+        broken.setattr(target, place, full)
+        with pytest.raises(RunLogError, match=r"row of run 'later' .*No space left.*log it again"):
+            append_run(log, **row)
+    assert log.read_bytes() == before
+    assert append_run(log, **row)
+    assert len(load_runs(log)) == 2
 
 
 def test_write_runs_replaces_whole_files(tmp_path, monkeypatch):
@@ -177,7 +209,7 @@ def test_write_runs_replaces_whole_files(tmp_path, monkeypatch):
         raise OSError("disk on fire")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", broken)
-    with pytest.raises(OSError, match="disk on fire"):
+    with pytest.raises(RunLogError, match=r"could not be written \(disk on fire\)"):
         write_runs(runs.assign(loss=1.0), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["runs.csv"]

@@ -1,5 +1,6 @@
 """`scaling-train`: from recorded games to a run log, and what it says when it cannot."""
 
+import json
 import os
 import re
 import subprocess
@@ -96,6 +97,11 @@ def test_collect_run_evaluate_play(
     assert f"loss {runs['loss'][0]:.4f}" in output
     assert f"return {runs['mean_return'][0]:.1f}" in output
 
+    assert _run(monkeypatch, *arguments, "--games", 3, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["loss"] == pytest.approx(runs["loss"][0])
+    assert said["mean_return"] == pytest.approx(runs["mean_return"][0])
+
     assert _run(monkeypatch, "play", checkpoint, "--seed", 3_000_000, "--delay", 0) == 0
     output = capsys.readouterr().out
     assert "Dlvl:1" in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output)
@@ -167,6 +173,33 @@ def test_a_missing_package_is_named_with_what_to_install(package: str, tmp_path:
     assert f"the package {package} is not installed" in done.stderr
     assert "pip install 'scaling-analysis[train]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+COMMANDS = ("collect", "study", "run", "evaluate", "play")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch, command, "--help") == 0
+    assert f"Example: scaling-train {command}" in capsys.readouterr().out
+
+
+def test_the_shell_completes_commands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from training_backend.cli import main; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {
+            "_SCALING_TRAIN_COMPLETE": "complete_bash",
+            "COMP_WORDS": "scaling-train ev",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert done.stdout.split() == ["evaluate"], done.stderr
 
 
 def test_help_needs_neither_torch_nor_nle() -> None:
