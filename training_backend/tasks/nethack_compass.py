@@ -14,11 +14,17 @@ from training_backend.tasks.nethack_paths import (
     Ground,
     Heroes,
     Searches,
-    flood,
     legal_moves,
     moves_to,
 )
-from training_backend.tasks.nethack_sets import Words, dilate, frontier, search_spots
+from training_backend.tasks.nethack_sets import (
+    Words,
+    dilate,
+    from_integer,
+    frontier,
+    to_integer,
+)
+from training_backend.tasks.nethack_spots import Level, find_reachable, search_spots
 
 TARGETS: Final = ("frontier", "stairs down", "search spot", "gold", "foe")
 """What the compasses point to: cells from which more may be seen; the way down; where to search for
@@ -79,6 +85,7 @@ class Compasses:
         self._spots = np.zeros(shape, np.uint32)
         self._spots_old = np.zeros(games, bool)
         self._spots_firm = np.zeros(games, bool)
+        self._spots_doors = np.zeros(shape, np.uint32)
         self.moves = np.zeros((len(TARGETS), games), np.uint8)
         """First moves of all shortest ways to each target, as `LevelMemory.compass` gives them."""
         self.distance = np.full((len(TARGETS), games), UNREACHABLE, np.int64)
@@ -97,6 +104,7 @@ class Compasses:
         self.distance[:, games] = UNREACHABLE
         self.foes[games] = False
         self._spots_old[games] = True
+        self._spots_firm[games] = False
 
     def update(
         self,
@@ -226,28 +234,36 @@ class Compasses:
         self, games: NDArray[np.int64], planes: Words, ground: Ground
     ) -> NDArray[np.int64]:
         """Find search spots anew; returns the games in which all had been searched."""
-        passable, doors = ground.passable.take(games, axis=0), ground.doors.take(games, axis=0)
-        reachable = flood(self._position.take(games), passable, doors)
-        planes = planes.take(games, axis=1)
-
-        def spots_where(searched: Words, some: NDArray[np.int64]) -> Words:
-            return search_spots(
-                passable=passable[some],
-                doors=doors[some],
-                reachable=reachable[some],
-                floor=planes[Plane.FLOOR, some],
-                walls=planes[Plane.WALL, some],
-                known=planes[Plane.KNOWN, some],
-                visited=planes[Plane.VISITED, some],
-                searched=searched[some],
+        exhausted = []
+        for game in games.tolist():
+            reachable = self._find_reachable(game, ground)
+            level = Level(
+                passable=to_integer(ground.passable[game]),
+                doors=to_integer(ground.doors[game]),
+                floor=to_integer(planes[Plane.FLOOR, game]),
+                walls=to_integer(planes[Plane.WALL, game]),
+                known=to_integer(planes[Plane.KNOWN, game]),
+                visited=to_integer(planes[Plane.VISITED, game]),
+                searched=to_integer(planes[Plane.SEARCHED, game]),
             )
-
-        searched = planes[Plane.SEARCHED]
-        spots = spots_where(searched, np.arange(len(games)))
-        again = (~spots.any(axis=1) & searched.any(axis=1)).nonzero()[0]
-        if again.size:
-            spots[again] = spots_where(np.zeros_like(searched), again)
-        self._spots[games], self._reachable[games] = spots, reachable
+            spots = search_spots(level, reachable)
+            if not spots and level.searched:
+                spots = search_spots(level._replace(searched=0), reachable)
+                exhausted.append(game)
+            self._spots[game] = from_integer(spots)
         self._spots_old[games] = False
         self._spots_firm[games] = ground.standing[games]
-        return games[again]
+        self._spots_doors[games] = ground.doors[games]
+        return np.array(exhausted, np.int64)
+
+    def _find_reachable(self, game: int, ground: Ground) -> int:
+        """Bring `_reachable` of a game up to date: what was reachable still is, most often."""
+        heroes = ground.heroes
+        hero = int(heroes.bit[game]) << 32 * int(heroes.column[game])
+        passable, doors = to_integer(ground.passable[game]), to_integer(ground.doors[game])
+        before = to_integer(self._reachable[game])
+        shut = doors & ~to_integer(self._spots_doors[game])
+        holds = self._spots_firm[game] and before & hero and not before & (~passable | shut)
+        reachable = find_reachable(before if holds else hero, passable, doors)
+        self._reachable[game] = from_integer(reachable)
+        return reachable

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training_backend.tasks.nethack_cells import COLUMNS, DIRECTIONS
-from training_backend.tasks.nethack_sets import ONE, Words, bit_of, single
+from training_backend.tasks.nethack_sets import (
+    ONE,
+    Words,
+    bit_of,
+    from_integer,
+    spread,
+    to_integer,
+)
 
 UNREACHABLE: Final = -1
 
@@ -240,17 +247,16 @@ class Searches:
         # A hero need not stand on passable ground: it may have stepped on a trap.
         passable.reshape(-1)[place] |= bit
         free = passable & solid
-        first = cells = inner = self._reached.take(searches, axis=0)
+        first = self._reached.take(searches, axis=0)
+        second = _expand(first, passable, free, solid)
+        third = _expand(second, passable, free, solid)
+        inner = _expand(third, passable, free, solid)
+        cells = _expand(inner, passable, free, solid)
+        # Searches have grown by a multiple of _LAYERS before, so these are distance's low bits.
         low, high = self._low.take(searches, axis=0), self._high.take(searches, axis=0)
-        for layer in range(1, _LAYERS + 1):
-            inner = cells
-            cells = _expand(cells, passable, free, solid)
-            # Searches have grown by a multiple of _LAYERS before, so these are distance's low bits.
-            new = cells ^ inner
-            if layer & 1:
-                low |= new
-            if layer & 2:
-                high |= new
+        high |= second ^ inner
+        low |= np.bitwise_xor(first, second, out=second)
+        low |= np.bitwise_xor(third, inner, out=third)
         self._low[searches], self._high[searches] = low, high
         self._reached[searches] = cells
         self._inner[searches] = inner
@@ -265,50 +271,26 @@ class Searches:
         """Grow one search until it has met its hero, or cannot: as `_grow`, on integers."""
         heroes = ground.heroes
         hero = int(heroes.bit[game]) << 32 * int(heroes.column[game])
-        passable = _integer(ground.passable[game]) | hero
-        solid = ~_integer(ground.doors[game])
+        passable = to_integer(ground.passable[game]) | hero
+        solid = ~to_integer(ground.doors[game])
         free = passable & solid
-        cells = inner = _integer(self._reached[search])
-        low, high = _integer(self._low[search]), _integer(self._high[search])
+        cells = inner = to_integer(self._reached[search])
+        low, high = to_integer(self._low[search]), to_integer(self._high[search])
         depth, limit = int(self._depth[search]), int(self._limits[search])
         closed = False
         while not (closed or cells & hero or depth >= limit):
             first = cells
-            for layer in range(1, _LAYERS + 1):
-                inner = cells
-                cells = _expand_integer(cells, passable, free, solid)
-                if layer & 1:
-                    low |= cells ^ inner
-                if layer & 2:
-                    high |= cells ^ inner
+            second = spread(first, passable, free, solid)
+            third = spread(second, passable, free, solid)
+            inner = spread(third, passable, free, solid)
+            cells = spread(inner, passable, free, solid)
+            low |= first ^ second | third ^ inner
+            high |= second ^ inner
             depth += _LAYERS
             closed = cells == first
-        self._reached[search], self._inner[search] = _words(cells), _words(inner)
-        self._low[search], self._high[search] = _words(low), _words(high)
+        self._reached[search], self._inner[search] = from_integer(cells), from_integer(inner)
+        self._low[search], self._high[search] = from_integer(low), from_integer(high)
         self._depth[search], self._closed[search] = depth, closed
-
-
-def flood(cell: NDArray[np.int64], passable: Words, doors: Words) -> Words:
-    """The cells to which paths lead from `cell`, (n,), that one included."""
-    cells = single(cell)
-    reached = np.empty_like(passable)
-    rows, solid = np.arange(len(cell)), ~doors
-    free = passable & solid
-    while rows.size > _FEW:
-        before = cells
-        for _ in range(_LAYERS):
-            cells = _expand(cells, passable, free, solid)
-        reached[rows] = cells
-        on = np.flatnonzero((cells != before).any(axis=1))
-        rows, cells = rows[on], cells[on]
-        passable, free, solid = passable[on], free[on], solid[on]
-    for row, i in enumerate(rows.tolist()):
-        ground = _integer(passable[row]), _integer(free[row]), _integer(solid[row])
-        before, cell_set = -1, _integer(cells[row])
-        while cell_set != before:
-            before, cell_set = cell_set, _expand_integer(cell_set, *ground)
-        reached[i] = _words(cell_set)
-    return reached
 
 
 def _expand(cells: Words, passable: Words, free: Words, solid: Words) -> Words:
@@ -334,19 +316,3 @@ def _expand(cells: Words, passable: Words, free: Words, solid: Words) -> Words:
     straight |= diagonal
     straight |= cells
     return straight
-
-
-def _expand_integer(cells: int, passable: int, free: int, solid: int) -> int:
-    """`_expand` of one set, whose words lie end to end in an integer."""
-    inner = cells & solid
-    column = inner << 1 | inner >> 1
-    straight = cells << 1 | cells >> 1 | cells << 32 | cells >> 32
-    return straight & passable | (column << 32 | column >> 32) & free | cells
-
-
-def _integer(words: Words) -> int:
-    return int.from_bytes(words.astype("<u4").tobytes(), "little")
-
-
-def _words(cells: int) -> Words:
-    return np.frombuffer(cells.to_bytes(4 * COLUMNS, "little"), "<u4")

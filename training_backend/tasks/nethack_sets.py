@@ -33,30 +33,6 @@ def single(cell: NDArray[np.int64]) -> Words:
     return cells
 
 
-def up(cells: Words) -> Words:
-    """The sets moved one line up."""
-    return cells >> ONE
-
-
-def down(cells: Words) -> Words:
-    """The sets moved one line down."""
-    return cells << ONE & MAP
-
-
-def left(cells: Words) -> Words:
-    """The sets moved one column to the left."""
-    moved = np.zeros_like(cells)
-    moved[:, :-2] = cells[:, 1:-1]
-    return moved
-
-
-def right(cells: Words) -> Words:
-    """The sets moved one column to the right."""
-    moved = np.zeros_like(cells)
-    moved[:, 1:-1] = cells[:, :-2]
-    return moved
-
-
 def dilate(cells: Words) -> Words:
     """The cells and their eight neighbours."""
     column = cells << ONE
@@ -76,66 +52,22 @@ def frontier(passable: Words, known: Words, visited: Words) -> Words:
     return passable & ~visited & dilate(unknown)
 
 
-def search_spots(
-    *,
-    passable: Words,
-    doors: Words,
-    reachable: Words,
-    floor: Words,
-    walls: Words,
-    known: Words,
-    visited: Words,
-    searched: Words,
-) -> Words:
-    """`LevelMemory.search_spots`, without its second round: where to look for hidden doors.
+def to_integer(cells: Words) -> int:
+    """One set, (80,), as an integer: its words end to end, column 0 lowest."""
+    return int.from_bytes(cells.astype("<u4", copy=False).tobytes(), "little")
 
-    Dead ends first, then cells near ground that cannot be reached, then walls with rock behind
-    them; only cells that can be reached, and searched places left out.
+
+def from_integer(cells: int) -> Words:
+    """The words of a set that `to_integer` made an integer."""
+    return np.frombuffer(cells.to_bytes(4 * COLUMNS, "little"), "<u4")
+
+
+def spread(cells: int, passable: int, free: int, solid: int) -> int:
+    """The cells of a set, as an integer, and those that one move leads to from them.
+
+    solid: no doors, which are not passed diagonally; free: passable and no door.
     """
-    candidates = reachable & ~searched
-    spots = _dead_ends(passable, doors, visited) & candidates
-    candidates &= ~dilate(searched)
-    rows = np.flatnonzero(~spots.any(axis=1))
-    spots[rows] = dilate(dilate((passable & ~reachable)[rows])) & candidates[rows]
-    for depth in (6, 3, 1):
-        rows = np.flatnonzero(~spots.any(axis=1))
-        if not rows.size:
-            break
-        ground = (floor & passable)[rows]
-        spots[rows] = _beside_rock(ground, walls[rows], known[rows], depth) & candidates[rows]
-    return spots
-
-
-def _dead_ends(passable: Words, doors: Words, visited: Words) -> Words:
-    """Visited cells whose passable neighbours all lie on one side: at most two adjoining."""
-    flat = passable & ~doors  # what can be crossed diagonally
-    east, west = left(flat), right(flat)  # whose neighbour there is one
-    around = (
-        down(passable),
-        down(east) & ~doors,
-        left(passable),
-        up(east) & ~doors,
-        up(passable),
-        up(west) & ~doors,
-        right(passable),
-        down(west) & ~doors,
-    )
-    through = np.zeros_like(passable)
-    for i, neighbour in enumerate(around):
-        others = around[(i + 2) % 8] | around[(i + 3) % 8]
-        for j in range(i + 4, i + 7):
-            others |= around[j % 8]
-        through |= neighbour & others
-    return visited & passable & ~through
-
-
-def _beside_rock(ground: Words, walls: Words, known: Words, depth: int) -> Words:
-    """Ground beside a wall, behind which `depth` cells in a row have never shown anything."""
-    spots = np.zeros_like(ground)
-    for back in (up, down, left, right):
-        rock = beyond = ~known & MAP
-        for _ in range(depth - 1):
-            rock = back(rock)
-            beyond = beyond & rock
-        spots |= ground & back(walls & back(beyond))
-    return spots
+    inner = cells & solid
+    column = inner << 1 | inner >> 1
+    straight = cells << 1 | cells >> 1 | cells << 32 | cells >> 32
+    return straight & passable | (column << 32 | column >> 32) & free | cells
