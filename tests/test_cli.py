@@ -127,7 +127,8 @@ def test_the_shell_completes_commands_and_values(typed, offered):
     }
     done = shell(environment=environment)
     assert done.stdout.split() == offered, done.stderr
-    assert "complete" in shell("--show-completion", environment={"SHELL": "/bin/bash"}).stdout
+    script = shell(environment={"_SCALING_COMPLETE": "source_bash"}).stdout
+    assert "complete -o default -F _scaling_completion scaling" in script
 
 
 def test_check_prints_the_findings_worst_first_and_as_json(log):
@@ -311,6 +312,19 @@ def test_a_mistake_is_one_message_and_exit_status_1(tmp_path):
     assert "Traceback" in shell("check", missing, "--debug").stderr
     assert shell("check").returncode == 2
     assert shell("nonsense").returncode == 2
+
+
+def test_the_remedy_is_in_words_of_the_shell(tmp_path):
+    raw = tmp_path / "raw.csv"
+    raw.write_text("n_params,samples,val_loss\n1e5,1e6,2.5\n2e5,1e6,2.4\n")
+    names = ["--map", "params=n_params", "--map", "loss=val_loss"]
+    first = shell("check", raw)
+    assert first.returncode == 1
+    assert "--map params=n_params" in first.stderr
+    second = shell("check", raw, *names)
+    assert second.returncode == 1
+    assert "--cost-constant 6" in second.stderr
+    assert shell("check", raw, *names, "--cost-constant", 6).returncode == 0
 
 
 def test_a_bad_cell_is_named_by_file_line_column_and_value(tmp_path):

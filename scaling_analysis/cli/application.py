@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from scaling_analysis.cli.wording import in_shell_words
 from scaling_analysis.errors import ScalingError
 
 PROGRAM = "scaling"
@@ -94,7 +95,7 @@ def main() -> None:
     except (ScalingError, OSError) as error:
         if debug:
             raise
-        typer.secho(f"error: {_said(error)}", fg="red", err=True)
+        typer.secho(f"error: {in_shell_words(_said(error))}", fg="red", err=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         if debug:

@@ -1,5 +1,6 @@
 """Commands about a run log itself: check it, make one from the files of other tools."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling_analysis.cli.application import Command, app
-from scaling_analysis.cli.options import AsJson, pairs, reads_runs, show
+from scaling_analysis.cli.options import AsJson, pairs, reads_runs
+from scaling_analysis.cli.wording import in_shell_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,8 @@ def check(
     import scaling_analysis as sa
 
     table = None if episodes is None else sa.load_episodes(str(episodes))
-    show(sa.audit(runs, table, expert_return=expert_return), as_json)
+    found = sa.audit(runs, table, expert_return=expert_return)
+    typer.echo(json.dumps(found.to_dict()) if as_json else in_shell_words(found.summary()))
 
 
 @app.command("import", cls=Command)

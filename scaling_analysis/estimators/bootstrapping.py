@@ -276,6 +276,15 @@ def bootstrap(
     Coverage of nominal 90 % intervals for the exponent of N_opt and for N_opt at ten times the
     largest budget on ladders of 10 or 13 long runs: components .88 to .93, jackknife .83 to .98 and
     wider, wild .47 to .73 (`benchmarks/results/coverage.md`, 30 to 114 simulated logs a row).
+
+    Examples
+    --------
+    >>> found = bootstrap(runs, sa.fit_isoflop, n_resamples=50)
+    >>> lo, hi = found.interval("params_opt", flops=1e13, level=0.9)
+    >>> bool(lo < found.fit.params_opt(1e13) < hi)
+    True
+    >>> found.interval(lambda fit: fit.laws.params_exponent).lo.shape   # any function of a fit
+    ()
     """
     if scheme not in get_args(Scheme):
         known = ", ".join(map(repr, get_args(Scheme)))
@@ -311,7 +320,14 @@ def bootstrap(
 
 
 def fit_from_dict(data: Mapping[str, Any]) -> Any:
-    """The fit that its `to_dict` wrote, whatever its class."""
+    """The fit that its `to_dict` wrote, whatever its class.
+
+    Examples
+    --------
+    >>> fit = sa.fit_isoflop(runs)
+    >>> fit_from_dict(fit.to_dict()).summary() == fit.summary()
+    True
+    """
     kind = data.get("kind")
     if kind not in _MODULE_OF_KIND:
         known = ", ".join(_MODULE_OF_KIND)

@@ -228,6 +228,12 @@ def fit_envelope(
     ------
     FitError
         Runs have one checkpoint each, or fewer than three sizes make up the envelope.
+
+    Examples
+    --------
+    >>> fit = fit_envelope(runs)                    # learning curves of nine sizes
+    >>> fit.to_frame()["params"].nunique() >= 3
+    True
     """
     rows = select_rows(runs, target, size=size)
     y = rows[target].to_numpy(dtype=float)

@@ -213,6 +213,11 @@ def spending(
     -------
     DataFrame
         flops, device_hours, price, kilowatt_hours (the last two where asked for).
+
+    Examples
+    --------
+    >>> spending(3.6e18, flops_per_second=1e14, price_per_hour=2.0).values.tolist()
+    [[3.6e+18, 10.0, 20.0]]
     """
     given = {
         "flops_per_second": flops_per_second,

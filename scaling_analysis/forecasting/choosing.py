@@ -76,6 +76,14 @@ def next_runs(
     ------
     PlanError
         No limit is given, no candidate fits into it, or a candidate is no run.
+
+    Examples
+    --------
+    >>> fitted = sa.bootstrap(runs, sa.fit_isoflop, n_resamples=50)
+    >>> candidates = sa.plan_ladder((1e10, 1e12), (4e3, 1e5), task="game", agent="lstm", seeds=1)
+    >>> chosen = next_runs(fitted, candidates, 1e13, max_flops=3e12)
+    >>> bool(chosen["cost"].sum() <= 3e12), bool(chosen["sd_after"].is_monotonic_decreasing)
+    (True, True)
     """
     if max_flops is None and count is None:
         raise PlanError("give max_flops=, the compute to spend, or count=, the number of runs")

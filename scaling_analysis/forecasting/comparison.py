@@ -58,6 +58,12 @@ def compare_recipes(
         first); multiplier: how many times the compute the first recipe needs to reach what the
         second reaches with `flops` (above 1: the second is better; inf or 0 beyond a factor of
         10,000). Each has _lo and _hi; `better` is the share of draws with a multiplier above 1.
+
+    Examples
+    --------
+    >>> table = compare_recipes(forecast, forecast, 1e13)     # a recipe beside itself
+    >>> bool(table["multiplier_lo"][0] < 1 < table["multiplier_hi"][0])
+    True
     """
     one, two = first.ensemble, second.ensemble
     if one.target != two.target:

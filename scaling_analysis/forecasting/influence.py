@@ -40,6 +40,12 @@ def influence(
         method, left_out (the run, size or budget; None for the whole log), flops, params_opt,
         value_opt, params_change, value_change (log ratio to the whole log), valid (False where the
         rest does not determine the law; its numbers are NaN). Largest changes of N_opt first.
+
+    Examples
+    --------
+    >>> table = influence(runs, 1e13, "budget", ["isoflop-vertex"])
+    >>> table[["left_out", "params_change", "value_change"]].shape    # the log and each budget
+    (6, 3)
     """
     budgets = np.atleast_1d(np.asarray(flops, dtype=np.float64))
     chosen = resolve_methods(methods, target)

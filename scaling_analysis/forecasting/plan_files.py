@@ -19,7 +19,16 @@ batch_size are the trainer's to choose; empty epochs: the supply of samples was 
 
 
 def write_plan(plan: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a plan as CSV, atomically: the file is either the old one or the whole new one."""
+    """Write a plan as CSV, atomically: the file is either the old one or the whole new one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "plan.csv"
+    >>> write_plan(sa.plan_ladder((1e10, 1e12), (4e3, 1e5), task="game", agent="lstm"), path)
+    >>> len(read_plan(path)) > 0
+    True
+    """
     target = Path(path)
     missing = [c for c in PLAN_COLUMNS if c not in plan.columns]
     if missing:
@@ -46,6 +55,10 @@ def read_plan(path: str | os.PathLike[str]) -> pd.DataFrame:
         names file, line and column.
     PlanError
         The snapshots of a run are no list of budgets that ends with its own.
+
+    Examples
+    --------
+    >>> read_plan("plan.csv")[["run_id", "params", "snapshots"]]            # doctest: +SKIP
     """
     plan = load_plan(path)
     missing = [c for c in PLAN_COLUMNS if c not in plan]
@@ -81,7 +94,13 @@ def short_number(value: float) -> str:
 
 
 def split_budgets(text: str) -> NDArray[np.float64]:
-    """Budgets [FLOP] from the text of the column `snapshots`, in increasing order."""
+    """Budgets [FLOP] from the text of the column `snapshots`, in increasing order.
+
+    Examples
+    --------
+    >>> split_budgets("1e10;3e10").tolist()
+    [10000000000.0, 30000000000.0]
+    """
     try:
         values = np.array([float(part) for part in text.split(";")])
     except ValueError as error:

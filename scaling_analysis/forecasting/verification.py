@@ -143,6 +143,17 @@ def verify(
     VerifyError
         The plan tests another forecast, a planned run is among the fitted ones, a fitted row has
         changed since, or a planned run is older than the forecast.
+
+    Examples
+    --------
+    >>> plan = sa.plan_forecast(forecast, 1e13, seeds=1)
+    >>> said = forecast.predict_run(plan["params"], plan["budget"])
+    >>> new = plan[["run_id", "params", "samples", "budget"]].assign(
+    ...     flops=1e13, loss=said["loss"], time_utc="2126-01-01T00:00:00Z"
+    ... )
+    >>> verdict = verify(forecast, plan, pd.concat([runs, new]))
+    >>> int(verdict.runs["inside"].sum()), verdict.decisions["verdict"].tolist()
+    (3, ['held', 'held'])
     """
     level = forecast.level if level is None else level
     log = load_runs(runs)

@@ -110,6 +110,13 @@ def load_episodes(
 
     One row an episode: run_id, samples (and budget, where two budgets share a checkpoint), episode,
     return [points], length [steps]. Sources are those of `load_runs`.
+
+    Examples
+    --------
+    >>> played = pd.DataFrame({"run_id": "a", "samples": 1e6, "episode": [0, 1],
+    ...                        "return": [30.0, 50.0]})
+    >>> float(load_episodes(played)["return"].mean())
+    40.0
     """
     parts: list[tuple[Table, pd.DataFrame]] = []
     for table in _tables(source, EPISODE_COLUMNS, columns):

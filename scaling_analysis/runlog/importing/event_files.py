@@ -27,6 +27,13 @@ def import_tensorboard(
     `columns={"samples": "step"}, scale={"samples": 4096}`. Needs the extra `import`.
 
     The other arguments are those of `import_csv`.
+
+    Examples
+    --------
+    >>> imported = import_tensorboard(                                      # doctest: +SKIP
+    ...     "logs", columns={"samples": "step", "loss": "eval/loss"}, scale={"samples": 4096},
+    ...     cost_constant=6,
+    ... )
     """
     folder = Path(source)
     runs = sorted({path.parent for path in folder.rglob("*tfevents*") if path.is_file()})

@@ -78,6 +78,17 @@ def import_jsonl(
     A file without a column for run_id names its run. What a file says once (its configuration) is
     taken for all its rows; lines without a result are left out; both are said in the messages. The
     other arguments are those of `import_csv`.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "small.jsonl").write_text(
+    ...     '{"n": 1e6, "seed": 3}\\n{"samples": 2e7, "loss": 3.1}\\n{"samples": 4e7, "loss": 2.9}'
+    ... )
+    >>> imported = import_jsonl(folder, columns={"params": "n"}, cost_constant=6)
+    >>> imported.runs[["run_id", "params", "samples", "loss"]].values.tolist()
+    [['small', 1000000.0, 20000000.0, 3.1], ['small', 1000000.0, 40000000.0, 2.9]]
     """
     folder = Path(source)
     if folder.is_file():

@@ -40,6 +40,11 @@ def import_il_scaling(
     without a sample count has status "excluded". NetHack: the names inside the archives of a
     checkpoint are confirmed with `columns`, as for `import_csv`; an array of losses becomes its
     mean and standard error; the episodes come as a second table.
+
+    Examples
+    --------
+    >>> imported = import_il_scaling("il-scaling-in-games")                 # doctest: +SKIP
+    >>> print(imported.summary())                                           # doctest: +SKIP
     """
     folder = Path(source)
     data = folder / "experiment_data" if (folder / "experiment_data").is_dir() else folder

@@ -33,6 +33,16 @@ def import_wandb(
     tool's own server reads: export it as CSV or log a row a checkpoint with `append_run`.
 
     The other arguments are those of `import_csv`.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> export = pathlib.Path(tempfile.mkdtemp()) / "export.csv"
+    >>> rows = ["Name,State,n_params,samples,loss", "a,finished,1e6,2e7,3.1", "b,crashed,1e6,1e7,4"]
+    >>> _ = export.write_text("\\n".join(rows))
+    >>> names = {"run_id": "Name", "params": "n_params"}
+    >>> import_wandb(export, columns=names, cost_constant=6).runs["status"].tolist()
+    ['ok', 'preempted']
     """
     path = Path(source)
     if not path.exists():
