@@ -121,7 +121,7 @@ def _cell_table() -> NDArray[np.uint8]:
     return table.reshape(-1)
 
 
-def _crop_tables() -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+def _crop_tables() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """For each screen cell: the cells of the crop around it, and whether they are on the map."""
     reach = np.arange(-RADIUS, RADIUS + 1)
     line, column = np.divmod(np.arange(24 * 80), 80)
@@ -129,7 +129,7 @@ def _crop_tables() -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     columns = column[:, None, None] + 0 * reach[:, None] + reach
     inside = (lines >= 1) & (lines <= nethack_cells.ROWS) & (columns >= 0) & (columns < 79)
     cells = np.where(inside, 80 * lines + columns, 0)
-    return cells.reshape(-1, CROP).astype(np.int32), inside.reshape(-1, CROP).astype(np.uint8)
+    return cells.reshape(-1, CROP), inside.reshape(-1, CROP).astype(np.uint8)
 
 
 _CELL_OF_CODE: Final = _cell_table()
@@ -145,6 +145,7 @@ _AROUND: Final = np.array(
 )
 _LOG: Final = np.array([nethack_text.turn_number(i) for i in range(1 << 16)], np.uint8)
 _DIRECTIONS: Final = np.arange(8)
+_BEFORE: Final = np.arange(-8, 0)
 _MORE: Final = np.frombuffer(b"--More--", np.uint64)[0]
 
 
@@ -223,11 +224,12 @@ class Encoder:
         status, depth, turn = self._lines.bottom(chars[:, 23 * 80 :])
 
         inside = (line >= 1) & (line <= nethack_cells.ROWS) & (column < 79)
-        shown = inside & (flat[self._first + cell] > 32) & ~elsewhere & (turn >= 0)
+        timed = turn >= 0
+        shown = inside & (flat.take(self._first + cell) > 32) & ~elsewhere & timed
         maps = self._maps
         shown = maps.update(chars, ink, cell, depth, turn, shown, message.told, previous)
 
-        before = flat[(self._first + cell)[:, None] + np.arange(-8, 0)].view(np.uint64)[:, 0]
+        before = flat.take((self._first + cell)[:, None] + _BEFORE).view(np.uint64)[:, 0]
         screen = np.full(games, SCREENS.index("other"), np.uint8)
         screen[before >> np.uint64(56) == ord(")")] = SCREENS.index("menu")
         screen[line == 0] = SCREENS.index("question")
@@ -235,20 +237,23 @@ class Encoder:
         screen[inside & elsewhere] = SCREENS.index("place")
         screen[shown] = SCREENS.index("map")
 
-        timed = turn >= 0
-        self._still = np.where(timed & (turn != self._turn), 0, self._still + 1)
-        self._turn = np.where(timed, turn, self._turn)
-        self._prayer = np.where(message.prays, self._turn, self._prayer)
+        self._still += 1
+        self._still[timed & (turn != self._turn)] = 0
+        np.copyto(self._turn, turn, where=timed)
+        np.copyto(self._prayer, self._turn, where=message.prays)
         self._lacks |= message.lacks
-        self._heading = np.where(previous < 8, previous, self._heading)
+        np.copyto(self._heading, previous, where=previous < 8)
 
         centre = np.where(maps.position >= 0, maps.position, cell)
-        at = _CROP_CELLS[centre] + self._first[:, None]
-        code = ink.reshape(-1)[at].astype(np.int32) << 8
-        code |= flat[at]
-        code |= maps.been.reshape(-1)[at].astype(np.int32) << 16
-        cells = _CELL_OF_CODE[code]
-        cells *= _CROP_INSIDE[centre]
+        at = _CROP_CELLS.take(centre, axis=0)
+        at += self._first[:, None]
+        code = maps.been.reshape(-1).take(at).astype(np.int64)
+        code <<= 8
+        code |= ink.reshape(-1).take(at)
+        code <<= 8
+        code |= flat.take(at)
+        cells = _CELL_OF_CODE.take(code)
+        cells *= _CROP_INSIDE.take(centre, axis=0)
 
         ways = maps.compasses
         directions = np.concatenate((ways.moves, ways.exits[None], ways.closed_doors[None]))
@@ -257,7 +262,7 @@ class Encoder:
         flags = np.concatenate(
             (
                 bits[:, : 8 * len(TARGETS) + 8],
-                _CREATURE_CELLS[cells[:, _AROUND]],
+                _CREATURE_CELLS.take(cells.take(_AROUND, axis=1)),
                 self._heading[:, None] == _DIRECTIONS,
                 reachable,
                 ways.distance[1:3].T == 0,
@@ -279,7 +284,8 @@ class Encoder:
         counts[:, 1] = maps.turns_here
         counts[:, 2] = self._still
         counts[:, 3:] = ways.distance.T
-        logs = _LOG[np.clip(counts, 0, len(_LOG) - 1)]
+        np.maximum(counts, 0, out=counts)
+        logs = _LOG.take(np.minimum(counts, len(_LOG) - 1, out=counts))
         numbers[:, known] = logs[:, 0]
         numbers[:, known + 3 :] = logs[:, 1:]
         return {

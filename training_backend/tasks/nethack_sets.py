@@ -18,10 +18,12 @@ ONE: Final = np.uint32(1)
 MAP: Final[Words] = np.where(np.arange(COLUMNS) < COLUMNS - 1, (1 << ROWS) - 1, 0).astype(np.uint32)
 """All cells."""
 
+_BITS: Final[Words] = np.append(0, 1 << np.arange(ROWS)).astype(np.uint32)
+
 
 def bit_of(line: NDArray[np.int64]) -> Words:
     """Words with the one bit of a screen line, 1 to 21."""
-    return np.left_shift(ONE, (line - 1).astype(np.uint32))
+    return _BITS.take(line)
 
 
 def single(cell: NDArray[np.int64]) -> Words:

@@ -159,12 +159,13 @@ class Lines:
         rows = [known.get(key, -1) for key in keys]
         if -1 in rows:
             rows = [self._learn_message(key) for key in keys]
+        rows = np.array(rows)
         return Messages(
-            self._words[rows],
-            self._elsewhere[rows],
-            self._prays[rows],
-            self._told[rows],
-            self._lacks[rows],
+            self._words.take(rows, axis=0),
+            self._elsewhere.take(rows),
+            self._prays.take(rows),
+            self._told.take(rows),
+            self._lacks.take(rows, axis=0),
         )
 
     def _learn_message(self, line: bytes) -> int:
@@ -191,7 +192,7 @@ class Lines:
             self._recent[line] = found
             read.append(found)
         rows, turns = np.array(read).T
-        return self._numbers[rows], self._depths[rows], turns
+        return self._numbers.take(rows, axis=0), self._depths.take(rows), turns
 
     def _read_bottom(self, line: bytes) -> tuple[int, int]:
         """Row of a bottom line in the tables, and its turn."""
