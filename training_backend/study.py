@@ -80,6 +80,8 @@ class Target:
     spread: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Sizes to train, as factors on the forecast N_opt."""
     seeds: int = 2
+    share: float = 1.0
+    """Budgets whose N_opt lie within this factor share their runs."""
     games: int = 200
     """Evaluation games of a size at a budget; its agents share them."""
     level: float = 0.9
@@ -273,6 +275,7 @@ def run_study(
                 study.forecast.flops,
                 spread=study.forecast.spread,
                 seeds=study.forecast.seeds,
+                share=study.forecast.share,
                 unique_samples=len(shards),
                 protocol=protocol,
             ),

@@ -87,8 +87,8 @@ def plan_ladder(
     Examples
     --------
     >>> plan = plan_ladder((1e10, 3e12), (4e3, 4e5), task="nethack", agent="lstm", seeds=1)
-    >>> plan.loc[0, ["params", "snapshots"]].tolist()
-    [4000.0, '1e10;3e10']
+    >>> float(plan["params"][0]), plan["snapshots"][0]
+    (4000.0, '1e10;3e10')
     """
     budget_grid = _spaced("flops", flops, budgets)
     if sizes is None:
@@ -124,6 +124,7 @@ def plan_forecast(
     *,
     spread: Sequence[float] = (0.5, 1.0, 2.0),
     seeds: int | Sequence[int] = 2,
+    share: float = 1.0,
     task: str | None = None,
     agent: str | None = None,
     method: str = "combined",
@@ -145,6 +146,9 @@ def plan_forecast(
         judged against its neighbours.
     seeds : int or sequence of int
         Number of seeds (0, 1, ...), or the seeds.
+    share : float
+        Budgets whose N_opt lie within this factor of each other share their runs: sizes around the
+        geometric mean of their N_opt, with a snapshot at each. By default every budget has its own.
     task, agent, protocol : str, optional
         Default to the forecast's own.
     method : str
@@ -155,13 +159,19 @@ def plan_forecast(
     Returns
     -------
     DataFrame
-        One row a run with the columns `PLAN_COLUMNS`: every budget, size and seed is a run of its
-        own, trained to that budget.
+        One row a run with the columns `PLAN_COLUMNS`: every budget (or group of budgets that
+        share), size and seed is a run of its own, trained to the largest of its budgets.
 
     Raises
     ------
     PlanError
-        A budget is not in the forecast's table, or `spread` lacks 1.
+        A budget is not in the forecast's table, `spread` lacks 1, or `share` is below 1.
+
+    Examples
+    --------
+    >>> plan = plan_forecast(forecast, 1e13, spread=(0.5, 1, 2), seeds=2)
+    >>> (plan["params"] / forecast.params_opt(1e13)).round(2).tolist()
+    [0.5, 0.5, 1.0, 1.0, 2.0, 2.0]
     """
     factors = np.unique(np.asarray(spread, dtype=np.float64))
     if not np.all(np.isfinite(factors) & (factors > 0)) or 1.0 not in factors:
@@ -170,19 +180,24 @@ def plan_forecast(
     if table.empty:
         known = ", ".join(sorted(forecast.table["method"].unique()))
         raise PlanError(f"method={method!r} is not in the forecast; it has {known}")
+    if not share >= 1:
+        raise PlanError(f"share={share:g}: a factor of 1 or more")
+    budgets = np.unique(np.atleast_1d(np.asarray(flops, dtype=np.float64)))
+    missing = [c for c in budgets if c not in table.index]
+    if missing:
+        known = ", ".join(f"{c:g}" for c in table.index)
+        raise PlanError(
+            f"{missing[0]:g} FLOP is not in the forecast, which covers {known}; "
+            "make the forecast again with this budget among its flops"
+        )
+    best = table.loc[budgets, "params_opt"].to_numpy(np.float64)
     rows = []
-    for budget in np.unique(np.atleast_1d(np.asarray(flops, dtype=np.float64))):
-        if budget not in table.index:
-            known = ", ".join(f"{c:g}" for c in table.index)
-            raise PlanError(
-                f"{budget:g} FLOP is not in the forecast, which covers {known}; "
-                "make the forecast again with this budget among its flops"
-            )
-        sizes = np.round(float(np.asarray(table.at[budget, "params_opt"])) * factors)
+    for group in _within(best, share):
+        sizes = np.round(float(np.exp(np.log(best[group]).mean())) * factors)
+        own, largest = budgets[group], budgets[group].max()
         per_sample = np.asarray(forecast.flops_per_sample(sizes), dtype=np.float64)
         for size, cost_of_size in zip(sizes, per_sample, strict=True):
-            snapshot = np.array([budget])
-            rows += [(size, budget, budget / cost_of_size, snapshot, s) for s in _seed_list(seeds)]
+            rows += [(size, largest, largest / cost_of_size, own, s) for s in _seed_list(seeds)]
     return _plan(
         rows,
         forecast.task if task is None else task,
@@ -193,6 +208,18 @@ def plan_forecast(
         batch_size,
         forecast_hash=forecast.hash,
     )
+
+
+def _within(sizes: Array, factor: float) -> list[list[int]]:
+    """Positions of neighbouring sizes, grouped so that a group spans at most a factor."""
+    groups: list[list[int]] = []
+    for i, size in enumerate(sizes):
+        first = sizes[groups[-1][0]] if groups else np.nan
+        if max(size / first, first / size) <= factor:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def _plan(

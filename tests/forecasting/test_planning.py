@@ -150,9 +150,22 @@ def test_forecast_plan_surrounds_the_forecast_size():
     assert [split_budgets(t).tolist() for t in first["snapshots"]] == [[1e13]] * 6
 
 
+def test_budgets_with_near_optima_share_their_runs():
+    own = plan_forecast(a_forecast(), [1e13, 2e13], seeds=2, share=1.3)
+    pd.testing.assert_frame_equal(own, plan_forecast(a_forecast(), [1e13, 2e13], seeds=2))
+    plan = plan_forecast(a_forecast(), [1e13, 2e13], seeds=2, share=1.5)
+    middle = (1.0e5 * 1.4e5) ** 0.5
+    np.testing.assert_allclose(plan["params"].unique(), middle * np.array([0.5, 1, 2]), rtol=1e-5)
+    assert len(plan) == 3 * 2
+    assert set(plan["snapshots"]) == {"1e13;2e13"}
+    assert set(plan["budget"]) == {2e13}
+    np.testing.assert_allclose(plan["samples"], 2e13 / (8 * plan["params"]))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"share": 0.5}, "a factor of 1 or more"),
         ({"flops": 3e13}, r"3e\+13 FLOP is not in the forecast, which covers 1e\+13, 2e\+13"),
         ({"spread": (0.5, 2)}, "with 1 among them"),
         ({"spread": (0, 1)}, "positive factors"),
