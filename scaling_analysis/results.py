@@ -27,9 +27,9 @@ class Result:
 
     __slots__ = ()
 
-    error: ClassVar[type[ScalingError]] = ScalingError
+    _error: ClassVar[type[ScalingError]] = ScalingError
     """What `save`, `load` and `from_dict` raise."""
-    written_by: ClassVar[str] = "`save`"
+    _written_by: ClassVar[str] = "`save`"
     """What writes such a file."""
 
     def summary(self) -> str:
@@ -63,7 +63,7 @@ class Result:
             with replacing(target) as file:
                 file.write(text.encode() + b"\n")
         except OSError as error:
-            raise self.error(f"{target}: cannot write it ({error.strerror})") from error
+            raise self._error(f"{target}: cannot write it ({error.strerror})") from error
         return target
 
     @classmethod
@@ -78,21 +78,21 @@ class Result:
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise cls.error(f"{path}: no such file; {cls.written_by} writes one") from error
+            raise cls._error(f"{path}: no such file; {cls._written_by} writes one") from error
         except (OSError, ValueError) as error:
-            raise cls.error(f"{path}: cannot be read as JSON ({error})") from error
+            raise cls._error(f"{path}: cannot be read as JSON ({error})") from error
         kind = data.get("kind") if isinstance(data, dict) else None
         if str(kind).lower() != cls.__name__.lower():
             held = f"a {kind}" if kind else "something else"
-            raise cls.error(f"{path}: holds {held}, not a {cls.__name__}")
+            raise cls._error(f"{path}: holds {held}, not a {cls.__name__}")
         try:
             return cls.from_dict(data)
         except ScalingError as error:
-            raise cls.error(f"{path}: {error}") from error
+            raise cls._error(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise cls.error(
+            raise cls._error(
                 f"{path}: is damaged, or written by another version ({type(error).__name__}: "
-                f"{error}); {cls.written_by} writes it again"
+                f"{error}); {cls._written_by} writes it again"
             ) from error
 
     def __str__(self) -> str:

@@ -108,6 +108,12 @@ def test_it_survives_json_and_a_file(result, tmp_path):
     assert list(tmp_path.iterdir()) == [path], "nothing is left beside the file"
 
 
+def test_its_errors_name_its_stage(result, tmp_path):
+    with pytest.raises(sa.ScalingError, match="no such file") as caught:
+        type(result).load(tmp_path / "absent.json")
+    assert type(caught.value) is not sa.ScalingError
+
+
 def test_it_is_a_table(result):
     table = result.to_frame()
     assert isinstance(table, pd.DataFrame)

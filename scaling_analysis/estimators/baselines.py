@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ class BaselineFit(Result):
     Off the optimum, log value = log value_opt + k (log N - log N_opt)^2 with one k for all budgets.
     """
 
-    error: ClassVar = FitError
+    _error = FitError
 
     method: Literal["persistence", "log-line"]
     target: str

@@ -7,7 +7,7 @@ interval holds. `benchmarks/results/coverage.md` has the evidence for the defaul
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -63,8 +63,8 @@ _MODULE_OF_KIND = {
 class Bootstrap(Result):
     """A fit with its replicates: ask it for any quantity at any level, without refitting."""
 
-    error: ClassVar = BootstrapError
-    written_by: ClassVar = "`scaling fit -o`"
+    _error = BootstrapError
+    _written_by = "`scaling fit -o`"
 
     fit: Any
     """The fit to the runs as they are, a `FrontierFit`."""

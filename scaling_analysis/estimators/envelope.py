@@ -6,7 +6,7 @@ curves are interpolated in log C, and at each of many C the size with the lowest
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ class EnvelopeFit(Result):
     Replicates have a leading axis R in `params`, `values` and `laws`.
     """
 
-    error: ClassVar = FitError
+    _error = FitError
 
     target: Target
     """"loss" [nats/action] or "mean_return" [points]."""

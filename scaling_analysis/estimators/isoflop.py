@@ -7,7 +7,7 @@ Games").
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ class IsoflopFit(Result):
     R, and so has what the methods return.
     """
 
-    error: ClassVar = FitError
+    _error = FitError
 
     profiles: Profiles
     """The fitted rows and the way their optima are read."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ class ReturnLink(Result):
     L^g); "monotone" a falling sequence of knots, constant beyond them.
     """
 
-    error: ClassVar = FitError
+    _error = FitError
 
     form: Form
     """Which of the forms was fitted."""

@@ -6,7 +6,7 @@ Hoffmann et al. 2022 (approach 3) fit L = E + A/N^alpha + B/D^beta by Huber's lo
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ class ParametricFit(Result):
     log space and -R in linear space. `equation` says which.
     """
 
-    error: ClassVar = FitError
+    _error = FitError
 
     form: str
     """Name of the law, see `fit_parametric`."""

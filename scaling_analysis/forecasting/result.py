@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -37,8 +37,8 @@ class Forecast(Result):
     >>> forecast.flops_for(loss=0.12)                        # doctest: +SKIP
     """
 
-    error: ClassVar = ForecastError
-    written_by: ClassVar = "`scaling forecast`"
+    _error = ForecastError
+    _written_by = "`scaling forecast`"
 
     table: pd.DataFrame
     """One row a (flops, method), "combined" among them: flops, extrapolation (C / C_max), method,

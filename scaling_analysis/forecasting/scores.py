@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -50,8 +50,8 @@ DISTANCES = (1.0, 3.0, 10.0, 30.0, np.inf)
 class Hindcast(Result):
     """Forecasts of budgets that were held out, beside what was observed there."""
 
-    error: ClassVar = ForecastError
-    written_by: ClassVar = "`scaling hindcast -o`"
+    _error = ForecastError
+    _written_by = "`scaling hindcast -o`"
 
     cells: pd.DataFrame
     """One row a quantity, method, origin and held-out budget (and size, for runs of stated sizes):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,8 @@ KIND = "verification"
 class Verification(Result):
     """Verdict on a forecast: its intervals, its choice of N, and its score beside the baselines."""
 
-    error: ClassVar = VerifyError
-    written_by: ClassVar = "`scaling verify`"
+    _error = VerifyError
+    _written_by = "`scaling verify`"
 
     runs: pd.DataFrame
     """One row a planned (run, budget, target): run_id, budget, params_planned, params, flops,

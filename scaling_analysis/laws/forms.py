@@ -11,7 +11,7 @@ log D (see `lift`); theta is (R, P).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,8 +199,8 @@ _ADDITIVE = ("E", "A", "alpha", "B", "beta")
 class KaplanForm:
     """m = ((N_c/N)^(alpha_N/alpha_D) + D_c/D)^alpha_D (Kaplan et al. 2020), in log space."""
 
-    names = ("N_c", "D_c", "alpha_N", "alpha_D")
-    exponents = ("alpha_N", "alpha_D")
+    names: ClassVar[tuple[str, ...]] = ("N_c", "D_c", "alpha_N", "alpha_D")
+    exponents: ClassVar[tuple[str, ...]] = ("alpha_N", "alpha_D")
     equation = "((N_c/N)^(alpha_N/alpha_D) + D_c/D)^alpha_D"
 
     def law(self, rows: Rows) -> KaplanLaw:
@@ -273,8 +273,8 @@ class KaplanForm:
 class QuadraticForm:
     """mu = c_0 + c_N n + c_D d + c_NN n^2 + c_ND n d + c_DD d^2 in n = log N and d = log D."""
 
-    names = ("c_0", "c_N", "c_D", "c_NN", "c_ND", "c_DD")
-    exponents = ()
+    names: ClassVar[tuple[str, ...]] = ("c_0", "c_N", "c_D", "c_NN", "c_ND", "c_DD")
+    exponents: ClassVar[tuple[str, ...]] = ()
     equation = "c_0 + c_N n + c_D d + c_NN n^2 + c_ND n d + c_DD d^2 (n = log N, d = log D)"
 
     def law(self, rows: Rows) -> LinearLaw:

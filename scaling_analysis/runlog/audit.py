@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ _CHECKS: tuple[Callable[[Group], Iterator[Finding]], ...] = (
 class Audit(Result):
     """What the audit of a run log found, the most important finding first."""
 
-    error: ClassVar = RunLogError
+    _error = RunLogError
 
     rows: int
     """Rows of the log."""

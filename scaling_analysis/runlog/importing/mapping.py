@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ _MOST_LISTED = 30
 class Imported(Result):
     """A run log made from the files of another tool, and what was done to make it."""
 
-    error: ClassVar = RunLogError
+    _error = RunLogError
 
     runs: pd.DataFrame
     """The run log, as `load_runs` returns it."""
