@@ -38,6 +38,8 @@ _MODULE_OF = {
     "aggregate_scores": "estimators.aggregate",
     "probability_of_improvement": "estimators.aggregate",
     "ScoreAggregate": "estimators.aggregate",
+    "fit_aggregate_law": "estimators.aggregate_law",
+    "fit_pooled": "estimators.pooled",
     # bootstrap
     "bootstrap": "estimators.bootstrapping",
     "Bootstrap": "estimators.bootstrapping",

@@ -10,7 +10,7 @@ refused.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import FitError, FitStatus
 from scaling_analysis.estimators.score_tables import ScoreTable, read_score_table
+from scaling_analysis.results import Result
 from scaling_analysis.uncertainty import stratified
 
 Array = NDArray[np.float64]
@@ -85,9 +86,11 @@ def normalise_scores(
     return out.assign(score_table=reference.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ScoreAggregate:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ScoreAggregate(Result):
     """Statistics over several tasks, each with its interval."""
+
+    error: ClassVar = FitError
 
     table: pd.DataFrame
     """statistic, value, lo, hi; se, the standard deviation of the replicates, corrected."""
@@ -127,10 +130,9 @@ class ScoreAggregate:
             ]
         )
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(self.summary())}</pre>"
+    def to_frame(self) -> pd.DataFrame:
+        """The statistics with their intervals: `table`."""
+        return self.table.copy()
 
     def value(self, statistic: str) -> tuple[float, float, float]:
         """Estimate, lo and hi of one statistic."""
