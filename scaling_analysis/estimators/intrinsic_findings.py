@@ -10,7 +10,7 @@ from scaling_analysis.errors import FitError, FitStatus
 from scaling_analysis.estimators.intrinsic_problem import CurveProblem, Inner
 
 if TYPE_CHECKING:
-    from scaling_analysis.estimators.intrinsic import IntrinsicFit
+    from scaling_analysis.estimators.intrinsic_fit import IntrinsicFit
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from scaling_analysis.estimators.metrics import Metric
 from scaling_analysis.estimators.selection import select_rows
 
 if TYPE_CHECKING:
-    from scaling_analysis.estimators.intrinsic import IntrinsicFit
+    from scaling_analysis.estimators.intrinsic_fit import IntrinsicFit
 
 MIN_SIZES = 3
 MIN_POINTS = 4
