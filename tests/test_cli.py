@@ -186,6 +186,15 @@ def test_fit_prints_and_saves_the_bootstrap(log, tmp_path):
     assert sa.Bootstrap.load(out).fit.method.startswith("isoflop-vertex")
 
 
+def test_returns_have_fits_of_their_own(log, tmp_path):
+    runs = sa.load_runs(log)
+    played = sa.write_runs(
+        runs.assign(mean_return=100 * runs["loss"] ** -2.0, protocol="p.1"), tmp_path / "played.csv"
+    )
+    said = scaling("fit", played, "--method", "return-link", "--replicates", 20)
+    assert "mean_return on loss" in said
+
+
 def test_several_methods_are_fitted_side_by_side(log, tmp_path):
     methods = ["--method", "isoflop-vertex", "--method", "log-line"]
     made = scaling("fit", log, *methods, "--replicates", 30, "--json", "-o", tmp_path / "fits")
@@ -282,6 +291,7 @@ def test_a_ladder_needs_no_forecast(tmp_path):
     planned = sa.read_plan(out)
     assert planned["params"].min() == 4e3
     assert planned["budget"].max() == 3e12
+    assert set(planned["agent"]) == {"lstm"}
 
 
 def test_demo_ends_with_the_paths_of_both_reports(log, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scaling_analysis import PlanError, ScalingError, TrainError, append_run, load_runs
@@ -263,7 +264,8 @@ def _run_jobs(jobs: Sequence[_Job], workers: int, title: str) -> list[tuple[str,
     waiting, running, failed = list(jobs), {}, []
     done, total = 0.0, sum(job.work for job in jobs)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    shown = Progress(*columns) if sys.stderr.isatty() else nullcontext()
+    console = Console(stderr=True)
+    shown = Progress(*columns, console=console) if console.is_terminal else nullcontext()
     with shown as bar:
         task = bar.add_task(title, total=total) if bar is not None else None
         try:

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DEFAULT = ["isoflop-vertex"]
-LINK = "return-link"
-"""Name of the fit of the return to the loss, beside the methods over compute."""
+_OF_RETURNS = {
+    "return-link": "fit_return_link",
+    "return-law": "fit_return_law",
+    "intrinsic": "fit_intrinsic",
+}
+"""Fits of returns that are no method of a forecast, by the name of their function."""
 
 
 class LeftOut(StrEnum):
@@ -124,11 +128,12 @@ def _estimator(name: str, target: Target) -> Any:
     import scaling_analysis as sa
     from scaling_analysis.forecasting.members import known_methods
 
-    if name == LINK:
-        return sa.fit_return_link
+    if name in _OF_RETURNS:
+        return getattr(sa, _OF_RETURNS[name])
     known = known_methods(target.value)
     if name not in known:
         raise sa.ForecastError(
-            f"method {name!r} is not known for {target}: choose among {', '.join(known)}, {LINK}"
+            f"method {name!r} is not known for {target}: choose among {', '.join(known)}; of "
+            f"returns: {', '.join(_OF_RETURNS)}"
         )
     return known[name]

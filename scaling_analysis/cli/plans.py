@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PlanOut = Annotated[Path, typer.Option("-o", "--out", help="Where to write it.")]
+TASK, AGENT = "nethack", "lstm"
+"""What a first ladder trains unless it is said: what `scaling-train` has."""
 _SHOWN = ("run_id", "params", "samples", "snapshots")
 _WIDTH = 8.0
 """Candidates lie within this factor of N_opt at the budgets tried."""
@@ -42,8 +44,16 @@ def plan(
         list[float] | None, typer.Option(help="Factors on the forecast N_opt: --spread .5 1 2.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every run.")] = 3,
-    task: Annotated[str | None, typer.Option(help="Task of the runs.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Agent of the runs.")] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=1, help="Budgets whose N_opt lie within this factor share their runs."),
+    ] = 1.0,
+    task: Annotated[
+        str | None, typer.Option(help=f"Task of the runs; the forecast's, or {TASK}.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(help=f"Agent of the runs; the forecast's, or {AGENT}.")
+    ] = None,
     unique_samples: Annotated[
         float | None, typer.Option(help="Distinct samples there are; at most two epochs of them.")
     ] = None,
@@ -74,8 +84,8 @@ def plan(
         made = sa.plan_ladder(
             (flops[0], flops[1]),
             params,
-            task=task or "nethack",
-            agent=agent or "bc-lstm",
+            task=task or TASK,
+            agent=agent or AGENT,
             budgets=budgets,
             cost=cost_constant,
             **common,
@@ -86,7 +96,9 @@ def plan(
         made_for = load_forecast(source)
         chosen = flops or made_for.table["flops"].unique()
         factors = spread or [0.5, 1.0, 2.0]
-        made = sa.plan_forecast(made_for, chosen, spread=factors, task=task, agent=agent, **common)
+        made = sa.plan_forecast(
+            made_for, chosen, spread=factors, share=share, task=task, agent=agent, **common
+        )
     _write(made, out, list(_SHOWN), as_json)
 
 

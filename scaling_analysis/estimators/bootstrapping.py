@@ -133,11 +133,12 @@ class Bootstrap(Result):
         return Interval(np.exp(found.lo), np.exp(found.hi)) if positive else found
 
     def to_frame(self, level: float = 0.9) -> pd.DataFrame:
-        """quantity, flops, value, lo, hi of the frontier at C_max and at ten times it.
+        """quantity, flops, value, lo, hi at C_max and at ten times it.
 
-        Of a fit without a frontier (the link): loss, value, lo, hi at the fitted rows.
+        Quantities are N_opt, D_opt and the value at the optimum, or the value alone of a curve over
+        compute. Of the link: loss, value, lo, hi at the least, middle and largest loss fitted.
         """
-        if not hasattr(self.fit, "params_opt"):
+        if not (hasattr(self.fit, "params_opt") or hasattr(self.fit, "value")):
             rows = self.fit.rows["loss"].to_numpy(float)
             at = np.array([rows.min(), np.median(rows), rows.max()])
             lo, hi = self.interval(lambda fit: fit.predict(at), level=level)
@@ -146,7 +147,8 @@ class Bootstrap(Result):
         largest = float(self.fit.rows["flops"].max())
         flops = np.array([largest, 10 * largest])
         parts = []
-        for name in ("params_opt", "samples_opt", "value_opt"):
+        frontier = ("params_opt", "samples_opt", "value_opt")
+        for name in frontier if hasattr(self.fit, "params_opt") else ("value",):
             try:
                 value = np.asarray(getattr(self.fit, name)(flops))
                 lo, hi = self.interval(name, flops, level)

@@ -13,7 +13,9 @@ import pytest
 pytest.importorskip("nle")
 
 from scaling_analysis import load_episodes, load_runs, write_plan
+from scaling_analysis.cli import plans
 from training_backend import cli, demonstrations, recording
+from training_backend.models import CORES
 
 RUN_ID = "lstm-4000-s0"
 
@@ -184,6 +186,11 @@ def test_every_command_has_help_with_an_example(
 ) -> None:
     assert _run(monkeypatch, command, "--help") == 0
     assert f"Example: scaling-train {command}" in capsys.readouterr().out
+
+
+def test_the_agent_of_a_first_ladder_is_one_that_can_be_trained() -> None:
+    assert plans.AGENT in CORES
+    assert plans.TASK == "nethack"
 
 
 def test_the_shell_completes_commands() -> None:
