@@ -1,11 +1,13 @@
-"""Forecasts beyond the data: the average of forms against each form alone.
+"""Forecasts beyond the data: the average of forms against each form alone, and other tools.
 
     SCALING_REFERENCE_DATA=... python benchmarks/extrapolation.py [--curves 600] [--surfaces 80]
+        [--forms auto power_floor additive ...] [--others scores.csv ...]
 
 prints, and writes to benchmarks/results/extrapolation.md, on public curves and surfaces (where the
 variable names a folder with extrapolation/<set>/{cases.csv, meta.json}) and on simulated families:
 error (root mean square of log y, or of y over its standard deviation), the share of new
-observations inside the 90 % interval, and the median interval score.
+observations inside the 90 % interval, and the median interval score. Scores of other tools on the
+same public cases are read from tables with the columns dataset, case, method, err, c90, is90.
 """
 
 import argparse
@@ -32,16 +34,25 @@ def main() -> None:
     parser.add_argument("--curves", type=int, default=600, help="simulated curves")
     parser.add_argument("--surfaces", type=int, default=80, help="simulated surfaces")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forms", nargs="*", help="of these forms alone; all by default")
+    parser.add_argument("--others", nargs="*", default=[], help="tables of other tools' scores")
     options = parser.parse_args()
+    wanted = set(options.forms or (*CURVES, *SURFACES))
     rng = np.random.default_rng(options.seed)
     cases = [*public_cases(), *simulate_curves(options.curves, rng)]
     cases += simulate_surfaces(options.surfaces, rng)
-    scores = pd.DataFrame([score(case, form) for case in cases for form in forms(case)])
+    scores = pd.DataFrame(
+        [score(case, form) for case in cases for form in forms(case) if form in wanted]
+    )
     command = (
         f"python benchmarks/extrapolation.py --curves {options.curves} "
         f"--surfaces {options.surfaces} --seed {options.seed}"
     )
+    if options.forms:
+        command += f" --forms {' '.join(options.forms)}"
     text = f"# Forecasts beyond the data\n\n`{command}`\n\n{render(scores)}"
+    if options.others:
+        text += f"\n{render_others(scores, pd.concat(map(pd.read_csv, options.others)))}"
     print(text)
     RESULTS.write_text(text)
 
@@ -80,7 +91,8 @@ def forms(case: Case) -> tuple[str, ...]:
 def score(case: Case, form: str) -> dict[str, object]:
     """Error, coverage, interval score and time of one form on one case; NaN where it refuses."""
     fit = sa.fit_curve if case.inputs.ndim == 1 else sa.fit_surface
-    row: dict[str, object] = {"set": case.family, "form": form}
+    kind = "Curves" if case.inputs.ndim == 1 else "Surfaces"
+    row: dict[str, object] = {"set": case.family, "form": form, "kind": kind}
     start = time.process_time()
     try:
         fitted = fit(case.inputs, case.y, direction=case.direction, form=form)
@@ -112,9 +124,10 @@ def scale(case: Case, y: np.ndarray) -> np.ndarray:
 def render(scores: pd.DataFrame) -> str:
     """Three tables, a set a row and a form a column, and the time of the average."""
     parts = []
-    for kind, names in (("Curves", CURVES), ("Surfaces", SURFACES)):
-        own = [s for s, q in scores.groupby("set", sort=False) if set(q["form"]) == set(names)]
-        part = scores[scores["set"].isin(own)]
+    for kind, part in scores.groupby("kind", sort=False):
+        names = [
+            name for name in (CURVES if kind == "Curves" else SURFACES) if name in {*part.form}
+        ]
         for column, title, how in (
             ("error", "error, mean", "mean"),
             ("run", "new observations inside the 90 % interval", "mean"),
@@ -123,16 +136,42 @@ def render(scores: pd.DataFrame) -> str:
         ):
             table = part.pivot_table(
                 index="set", columns="form", values=column, aggfunc=how, sort=False
-            ).reindex(columns=list(names))
+            ).reindex(columns=names)
             if column == "error":
-                table.insert(0, "cases", part[part["form"] == "auto"].groupby("set").size())
+                table.insert(0, "cases", part[part["form"] == names[0]].groupby("set").size())
             parts.append(f"## {kind}: {title}\n\n{markdown(table)}")
         answered = part.assign(answered=part["error"].notna()).groupby("form")["answered"].mean()
         shares = ", ".join(f"{name} {answered[name]:.0%}" for name in names)
-        seconds = part.loc[part["form"] == "auto", "seconds"].median()
+        seconds = part.loc[part["form"] == names[0], "seconds"].median()
         parts.append(
-            f"Answered: {shares}. Fit and forecast of the average: median {seconds:.2f} CPU s."
+            f"Answered: {shares}. Fit and forecast, {names[0]}: median {seconds:.2f} CPU s."
         )
+    return "\n\n".join(parts) + "\n"
+
+
+def render_others(scores: pd.DataFrame, others: pd.DataFrame) -> str:
+    """The average beside other tools on each set that these tell of."""
+    columns = ["set", "form", "error", "run", "interval"]
+    ours = scores.loc[scores["form"] == "auto", columns]
+    theirs = others.rename(
+        columns={"method": "form", "err": "error", "c90": "run", "is90": "interval"}
+    )
+    joined = theirs["dataset"] + " " + theirs["case"].str.split("|").str[0]
+    theirs["set"] = joined.where(joined.isin(ours["set"]), theirs["dataset"])
+    both = pd.concat([ours[ours["set"].isin(theirs["set"])], theirs[columns]])
+    parts = ["## Other tools on the public sets"]
+    for name, part in both.groupby("set", sort=False):
+        by_form = part.groupby("form", sort=False)
+        table = pd.DataFrame(
+            {
+                "cases": by_form.size(),
+                "answered": by_form["error"].count(),
+                "error, mean": by_form["error"].mean(),
+                "inside 90 %": by_form["run"].mean(),
+                "interval score, median": by_form["interval"].median(),
+            }
+        )
+        parts.append(f"### {name}\n\n{markdown(table)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -141,7 +180,7 @@ def markdown(table: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in table.iterrows():
         cells = [
-            "-" if pd.isna(v) else f"{v:.0f}" if column == "cases" else f"{v:.4f}"
+            "-" if pd.isna(v) else f"{v:.0f}" if column in ("cases", "answered") else f"{v:.4f}"
             for column, v in row.items()
         ]
         lines.append("| " + " | ".join([str(name), *cells]) + " |")

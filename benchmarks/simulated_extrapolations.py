@@ -25,6 +25,8 @@ class Case:
     y: Array
     new_inputs: Array
     new_y: Array
+    new_truth: Array
+    """What `new_y` is without its noise; NaN where nobody knows it."""
     direction: str
     log: bool
     """Whether errors are judged in log y."""
@@ -53,7 +55,7 @@ def _simulate_curve(family: str, rng: np.random.Generator) -> Case:
     shock = rng.normal(size=len(t))
     for k in range(1, len(t)):
         shock[k] = rho * shock[k - 1] + np.sqrt(1 - rho**2) * shock[k]
-    additive = family == "return"
+    additive, truth = family == "return", y
     y = y + 3 * noise * np.ptp(y) * shock if additive else y * np.exp(noise * shock)
     return Case(
         family=family,
@@ -61,6 +63,7 @@ def _simulate_curve(family: str, rng: np.random.Generator) -> Case:
         y=y[:n],
         new_inputs=new_x,
         new_y=y[n:],
+        new_truth=truth[n:],
         direction=direction,
         log=not additive,
     )
@@ -123,6 +126,7 @@ def _simulate_surface(family: str, rng: np.random.Generator) -> Case:
         y = y + rng.uniform(-0.3, 0.6) * np.sqrt(n_part * d_part)
     if family != "no floor":
         y = y + np.exp(rng.normal(0.5, 0.6))
+    truth = y
     y = y * np.exp(np.exp(rng.uniform(np.log(0.001), np.log(0.02))) * rng.normal(size=len(y)))
     old = np.arange(len(y)) < sizes * len(budgets)
     inputs = np.exp(np.stack([log_n, log_d], axis=1))
@@ -132,6 +136,7 @@ def _simulate_surface(family: str, rng: np.random.Generator) -> Case:
         y=y[old],
         new_inputs=inputs[~old],
         new_y=y[~old],
+        new_truth=truth[~old],
         direction="decreasing",
         log=True,
     )

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.encoding import decode_array, encode_array
 from scaling_analysis.errors import FitError, FitStatus
+from scaling_analysis.estimators.columns import column
 from scaling_analysis.estimators.curve_forms import (
     NAMED,
     evaluate,
@@ -19,9 +20,10 @@ from scaling_analysis.estimators.curve_forms import (
     slopes,
 )
 from scaling_analysis.estimators.extrapolation import (
-    ORIGIN_FREEDOM,
+    average_freedom,
     average_variance,
     interval_columns,
+    replicate_rows,
 )
 from scaling_analysis.estimators.series import FARTHEST, Series
 
@@ -45,11 +47,11 @@ class CurveFit:
     covariance: Array | None
     """Of `theta`, (P, P), without the error of the law itself."""
     noise: float
-    """Variance of a new observation about the curve, in the space of the residuals."""
+    """Variance of z of a new observation about the curve, see `Series`."""
     origins: float
     """Origins of the hindcast, each counted by its recency."""
     growth: float
-    """kappa^2: squared error of the replayed forecasts at a distance of 1 in log x."""
+    """kappa^2: squared error of z of the replayed forecasts at a distance of 1 in log x."""
     inflation: float
     """Squared errors of a named form in the hindcast over those that its covariance promised."""
     sound: NDArray[np.bool_]
@@ -92,29 +94,26 @@ class CurveFit:
         pandas.DataFrame
             x, value, lo, hi (the curve: sampling, the law's own error as the hindcast saw it, and
             the spread of the forms), run_lo, run_hi (a new observation). Never of zero width: see
-            `estimators.series.LEAST_NOISE`.
+            `estimators.noise.LEAST_NOISE`.
         """
         if self.sound.ndim:
             raise FitError("these are replicates: predict from the fit that they came from")
-        at = np.atleast_1d(np.asarray(x_new, dtype=float))
-        if at.ndim != 1 or not (np.isfinite(at) & (at > 0)).all():
-            raise FitError("x_new must be positive, finite numbers, one a row")
+        at = _new_abscissae(x_new)
         log_x, known = self._log(at), self.series.t
         z, variance = self._forecast(log_x)
+        count = len(known)
         if self.theta is None:
             distance = np.maximum(np.maximum(log_x - known[-1], known[0] - log_x), 0.0)
-            sampling = 2 * self.noise / len(known)
-            variance = average_variance(variance, self.growth, distance, sampling)
-            noise_freedom = max(len(known) - 4, 1)
-            beyond = min(self.origins + ORIGIN_FREEDOM, len(known) - 2)
-            freedom = np.where(distance > 0, beyond, len(known) - 2)
+            variance = average_variance(variance, self.growth, distance, 2 * self.noise / count)
+            freedom = average_freedom(distance, self.origins, count - 2)
+            noise_freedom = max(count - 4, 1)
         else:
-            freedom = noise_freedom = max(len(known) - self.theta.shape[-1], 1)
-            variance = np.maximum(variance, self.noise / len(known))
+            freedom = noise_freedom = max(count - self.theta.shape[-1], 1)
+            variance = np.maximum(variance, self.noise / count)
         # The curve is cut at a bound first, so that an interval there keeps its width inwards.
-        z = self.series.to_z(self.series.response(z))
         columns = interval_columns(
-            z, variance, freedom, self.noise, noise_freedom, level, self.series.response
+            *(self.series.nearest(z), variance, freedom, self.noise, noise_freedom, level),
+            back=self.series.response,
         )
         return pd.DataFrame({"x": at} | columns)
 
@@ -128,15 +127,8 @@ class CurveFit:
         if self.sound.ndim:
             raise FitError("these are replicates already: refit the fit that they came from")
         series = self.series
-        w = np.atleast_2d(np.ones(len(series.x)) if weights is None else weights).astype(float)
-        y = np.atleast_2d(series.y if response is None else np.asarray(response, dtype=float))
-        for name, values in (("weights", w), ("response", y)):
-            if values.shape[1:] != series.x.shape or len(values) not in (1, max(len(w), len(y))):
-                raise FitError(f"{name} has shape {values.shape}, the curve {len(series.x)} points")
-        if not (np.isfinite(w).all() and (w >= 0).all()):
-            raise FitError("weights must be finite and not negative")
-        possible = np.isfinite(y) & ((y > 0) | (series.space == "linear"))
-        points = series.points(w * series.weights, np.where(possible, y, series.y))
+        w, y, possible = replicate_rows(weights, response, series.y, series.space)
+        points = series.points(w * series.weights, y)
         theta, _, converged = fit_named(self.form, points)
         sound = converged & (possible | (w == 0)).all(axis=1) & np.isfinite(theta).all(axis=1)
         return replace(self, theta=theta, covariance=None, sound=sound, messages=())
@@ -149,11 +141,11 @@ class CurveFit:
         """The fit in a few lines, its status first."""
         series = self.series
         lines = [f"status: {self.status}", *self.messages]
+        log = series.space == "log"
         lines.append(
             f"{len(series.x)} points, x from {series.x[0]:.4g} to {series.x[-1]:.4g}, y "
-            f"{series.direction}; residuals of {'log y' if series.space == 'log' else 'y'}, "
-            f"sd "
-            f"{np.sqrt(self.noise) * (1 if series.space == 'log' else series.unit):.3g}"
+            f"{series.direction}; residuals of {'log y' if log else 'y'}, sd "
+            f"{np.sqrt(self.noise) * (1 if log else series.unit):.3g}"
         )
         if self.theta is None:
             lines.append(f"average of {len(self.forms)} forms, {self.origins:.1f} origins:")
@@ -169,20 +161,13 @@ class CurveFit:
 
     def to_dict(self) -> dict[str, Any]:
         """The fit as plain data for JSON."""
-        s = self.series
-        arrays = {"x": s.x, "y": s.y, "weights": s.weights, "form_weights": self.form_weights}
-        optional = {"y_se": s.y_se, "theta": self.theta, "covariance": self.covariance}
+        optional = {"theta": self.theta, "covariance": self.covariance}
         return {
             "kind": "CurveFit",
             "form": self.form,
+            "series": self.series.to_dict(),
             "forms": list(self.forms),
-            "space": s.space,
-            "direction": s.direction,
-            "bounds": list(s.bounds),
-            "run": None if s.run is None else s.run.tolist(),
-            "point_noise": s.noise,
-            "outliers": s.outliers,
-            **{name: encode_array(v) for name, v in arrays.items()},
+            "form_weights": encode_array(self.form_weights),
             **{name: None if v is None else encode_array(v) for name, v in optional.items()},
             "noise": self.noise,
             "origins": self.origins,
@@ -198,27 +183,14 @@ class CurveFit:
         """The fit that `to_dict` wrote."""
         optional = {
             name: None if data[name] is None else decode_array(data[name])
-            for name in ("y_se", "theta", "covariance")
+            for name in ("theta", "covariance")
         }
-        series = Series(
-            x=decode_array(data["x"]),
-            y=decode_array(data["y"]),
-            y_se=optional["y_se"],
-            run=None if data["run"] is None else np.array(data["run"]),
-            space=data["space"],
-            direction=data["direction"],
-            bounds=(data["bounds"][0], data["bounds"][1]),
-            weights=decode_array(data["weights"]),
-            noise=data["point_noise"],
-            outliers=data["outliers"],
-        )
         return cls(
             form=data["form"],
-            series=series,
+            series=Series.from_dict(data["series"]),
             forms=tuple(data["forms"]),
             form_weights=decode_array(data["form_weights"]),
-            theta=optional["theta"],
-            covariance=optional["covariance"],
+            **optional,
             noise=data["noise"],
             origins=data["origins"],
             growth=data["growth"],
@@ -237,7 +209,7 @@ class CurveFit:
         return self.theta
 
     def _forecast(self, log_x: Array) -> tuple[Array, Array]:
-        """log y or y at centred log x, and its variance: between forms, or by sampling."""
+        """z at centred log x, and its variance: between forms, or by sampling."""
         series = self.series
         if self.theta is None:
             points = series.points(series.weights[None])
@@ -252,6 +224,17 @@ class CurveFit:
         z = np.nan_to_num(evaluate(self.form, self.theta, log_x, series), nan=-FARTHEST)
         if self.covariance is None:
             return z, np.zeros(log_x.shape)
-        slope = np.nan_to_num(slopes(self.form, self.theta, log_x, series))
+        slope = slopes(self.form, self.theta, log_x, series)
         variance = np.einsum("ni,ij,nj->n", slope, self.covariance, slope)
         return z, self.inflation * np.maximum(variance, 0.0)
+
+
+def _new_abscissae(x_new: ArrayLike) -> Array:
+    try:
+        at = column("x_new", np.atleast_1d(np.asarray(x_new)))
+    except FitError as problem:
+        raise FitError(f"x_new must be positive, finite numbers: {problem}") from None
+    if (at <= 0).any():
+        i = int(np.argmax(at <= 0))
+        raise FitError(f"x_new must be positive, finite numbers: x_new[{i}] is {at[i]:g}")
+    return at

@@ -11,18 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from scaling_analysis.encoding import decode_array, encode_array
 from scaling_analysis.errors import FitError, FitStatus
 from scaling_analysis.estimators.extrapolation import (
-    ORIGIN_FREEDOM,
+    average_freedom,
     average_variance,
     interval_columns,
+    replicate_rows,
 )
-from scaling_analysis.estimators.series import Direction
-from scaling_analysis.estimators.surface_forms import (
-    Surface,
-    fit_form,
-    law_of,
-    natural_parameters,
-)
-from scaling_analysis.estimators.surface_rows import fall, read_inputs
+from scaling_analysis.estimators.surface_forms import fit_form, law_of, natural_parameters
+from scaling_analysis.estimators.surface_rows import Surface
 
 Array = NDArray[np.float64]
 
@@ -37,17 +32,8 @@ class SurfaceFit:
 
     form: str
     """"auto" or the name of a form."""
-    inputs: tuple[str, ...]
-    """Names of the inputs that take part."""
-    columns: tuple[str, ...]
-    """Names of all inputs given; one that never varies takes no part."""
-    direction: Direction
-    y: Array
-    """(n,)."""
     surface: Surface
     """The rows fitted."""
-    weights: Array
-    """Of the rows in every fit, (n,), 1 on average."""
     forms: tuple[str, ...]
     """The forms averaged; the named one alone."""
     form_weights: Array
@@ -57,17 +43,22 @@ class SurfaceFit:
     covariance: Array | None
     """Of the parameters of a named form, (P, P), without the error of the law itself."""
     noise: float
-    """Variance of a new observation about the surface, in the space of the residuals."""
+    """Variance of mu of a new observation about the surface, see `Surface`."""
     origins: float
     """Origins of the hindcast, each counted by its recency."""
     growth: float
-    """kappa^2: squared error of the replayed forecasts at a distance of 1 in log x."""
+    """kappa^2: squared error of mu of the replayed forecasts at a distance of 1 in log x."""
     inflation: float
     """Squared errors of a named form in the hindcast over those that its covariance promised."""
     sound: NDArray[np.bool_]
     """Whether the fit, () or (R,), is finite."""
     status: FitStatus
     messages: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that take part."""
+        return self.surface.inputs
 
     @property
     def residual_space(self) -> str:
@@ -78,15 +69,15 @@ class SurfaceFit:
     def parameters(self) -> dict[str, Array]:
         """Parameters of a named form by name, in natural units; () or (R,) each."""
         self._named()
-        return natural_parameters(self.form, self.thetas[0], self.surface, self.inputs)
+        return natural_parameters(self.form, self.thetas[0], self.surface)
 
     def value(self, inputs: pd.DataFrame | ArrayLike) -> Array:
         """y of the surface at rows of inputs: (m,) or (R, m)."""
-        return self._back(self._forecast(self._log(inputs))[0])
+        return self.surface.response(self._forecast(self.surface.log_rows(inputs))[0])
 
     def fitted_values(self) -> Array:
         """y of the surface at the rows fitted: (n,) or (R, n)."""
-        return self._back(self._forecast(self.surface.log_inputs)[0])
+        return self.surface.response(self._forecast(self.surface.log_inputs)[0])
 
     def predict(self, inputs: pd.DataFrame | ArrayLike, level: float = 0.9) -> pd.DataFrame:
         """The surface at new rows, with its intervals.
@@ -102,28 +93,26 @@ class SurfaceFit:
         pandas.DataFrame
             The inputs, value, lo, hi (the surface: sampling, the law's own error as the hindcast
             saw it, and the spread of the forms), run_lo, run_hi (a new observation). Never of zero
-            width: see `estimators.series.LEAST_NOISE`.
+            width: see `estimators.noise.LEAST_NOISE`.
         """
         if self.sound.ndim:
             raise FitError("these are replicates: predict from the fit that they came from")
-        log_x = self._log(inputs)
+        surface = self.surface
+        log_x = surface.log_rows(inputs)
         mu, variance = self._forecast(log_x)
+        rows = len(surface.y)
         if self.covariance is None:
-            rows = len(self.y)
             free = 1 + 2 * len(self.inputs)
-            distance = self._distance(log_x)
-            sampling = free * self.noise / rows
-            variance = average_variance(variance, self.growth, distance, sampling)
-            noise_freedom = max(rows - free, 1)
-            beyond = min(self.origins + ORIGIN_FREEDOM, noise_freedom)
-            freedom = np.where(distance > 0, beyond, noise_freedom)
+            distance, noise_freedom = surface.distance(log_x), max(rows - free, 1)
+            variance = average_variance(variance, self.growth, distance, free * self.noise / rows)
+            freedom = average_freedom(distance, self.origins, noise_freedom)
         else:
-            freedom = noise_freedom = max(len(self.y) - self.thetas[0].shape[-1], 1)
-            variance = np.maximum(variance, self.noise / len(self.y))
+            freedom = noise_freedom = max(rows - self.thetas[0].shape[-1], 1)
+            variance = np.maximum(variance, self.noise / rows)
         columns = interval_columns(
-            mu, variance, freedom, self.noise, noise_freedom, level, self._back
+            *(mu, variance, freedom, self.noise, noise_freedom, level), back=surface.response
         )
-        if self.direction == "increasing":  # what is fitted falls where y rises
+        if surface.direction == "increasing":  # what is fitted falls where y rises
             swap = {"lo": "hi", "hi": "lo", "run_lo": "run_hi", "run_hi": "run_lo"}
             columns = {name: columns[swap.get(name, name)] for name in columns}
         table = dict(zip(self.inputs, np.exp(log_x), strict=True))
@@ -138,17 +127,9 @@ class SurfaceFit:
         self._named()
         if self.sound.ndim:
             raise FitError("these are replicates already: refit the fit that they came from")
-        w = np.atleast_2d(np.ones(len(self.y)) if weights is None else weights).astype(float)
-        y = np.atleast_2d(self.y if response is None else np.asarray(response, dtype=float))
-        for name, values in (("weights", w), ("response", y)):
-            if values.shape[1:] != self.y.shape or len(values) not in (1, max(len(w), len(y))):
-                raise FitError(f"{name} has shape {values.shape}, the surface {len(self.y)} rows")
-        if not (np.isfinite(w).all() and (w >= 0).all()):
-            raise FitError("weights must be finite and not negative")
-        possible = np.isfinite(y) & ((y > 0) | (self.surface.space == "linear"))
-        surface = replace(self.surface, mu=self._mu(np.where(possible, y, self.y)))
-        shape = (max(len(w), len(y)), len(self.y))
-        theta = fit_form(self.form, surface, np.broadcast_to(w * self.weights, shape))
+        surface = self.surface
+        w, y, possible = replicate_rows(weights, response, surface.y, surface.space)
+        theta = fit_form(self.form, surface, w * surface.weights, y)
         sound = np.isfinite(theta).all(axis=1) & (possible | (w == 0)).all(axis=1)
         return replace(self, thetas=(theta,), covariance=None, sound=sound, messages=())
 
@@ -158,11 +139,12 @@ class SurfaceFit:
 
     def summary(self) -> str:
         """The fit in a few lines, its status first."""
+        surface = self.surface
         lines = [f"status: {self.status}", *self.messages]
         lines.append(
-            f"{len(self.y)} rows of {', '.join(self.inputs)}, y {self.direction}; residuals of "
-            f"{'log y' if self.surface.space == 'log' else 'y'}, sd "
-            f"{self.surface.unit * np.sqrt(self.noise):.3g}"
+            f"{len(surface.y)} rows of {', '.join(self.inputs)}, y {surface.direction}; residuals "
+            f"of {'log y' if surface.space == 'log' else 'y'}, sd "
+            f"{surface.unit * np.sqrt(self.noise):.3g}"
         )
         if self.form == "auto":
             lines.append(f"average of {len(self.forms)} forms, {self.origins:.1f} origins:")
@@ -175,36 +157,19 @@ class SurfaceFit:
 
     def to_dict(self) -> dict[str, Any]:
         """The fit as plain data for JSON."""
-        s = self.surface
         return {
             "kind": "SurfaceFit",
             "form": self.form,
-            "inputs": list(self.inputs),
-            "columns": list(self.columns),
-            "direction": self.direction,
-            "space": s.space,
-            "shift": s.shift,
-            "unit": s.unit,
-            **{
-                name: encode_array(v)
-                for name, v in (
-                    ("y", self.y),
-                    ("log_inputs", s.log_inputs),
-                    ("centre", s.centre),
-                    ("position", s.position),
-                    ("axis", s.axis),
-                    ("weights", self.weights),
-                    ("form_weights", self.form_weights),
-                    ("sound", self.sound),
-                )
-            },
+            "surface": self.surface.to_dict(),
             "forms": list(self.forms),
+            "form_weights": encode_array(self.form_weights),
             "thetas": [encode_array(theta) for theta in self.thetas],
             "covariance": None if self.covariance is None else encode_array(self.covariance),
             "noise": self.noise,
             "origins": self.origins,
             "growth": self.growth,
             "inflation": self.inflation,
+            "sound": encode_array(self.sound),
             "status": str(self.status),
             "messages": list(self.messages),
         }
@@ -212,26 +177,10 @@ class SurfaceFit:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The fit that `to_dict` wrote."""
-        y = decode_array(data["y"])
-        surface = Surface(
-            log_inputs=decode_array(data["log_inputs"]),
-            mu=np.zeros(0),
-            space=data["space"],
-            centre=decode_array(data["centre"]),
-            position=decode_array(data["position"]),
-            axis=decode_array(data["axis"]),
-            shift=data["shift"],
-            unit=data["unit"],
-        )
         covariance = data["covariance"]
-        fit = cls(
+        return cls(
             form=data["form"],
-            inputs=tuple(data["inputs"]),
-            columns=tuple(data["columns"]),
-            direction=data["direction"],
-            y=y,
-            surface=surface,
-            weights=decode_array(data["weights"]),
+            surface=Surface.from_dict(data["surface"]),
             forms=tuple(data["forms"]),
             form_weights=decode_array(data["form_weights"]),
             thetas=tuple(decode_array(theta) for theta in data["thetas"]),
@@ -244,26 +193,10 @@ class SurfaceFit:
             status=FitStatus(data["status"]),
             messages=tuple(data["messages"]),
         )
-        return replace(fit, surface=replace(surface, mu=fit._mu(y)))
 
     def _named(self) -> None:
         if self.form == "auto":
             raise FitError("form='auto' averages forms and has no parameters: name a form")
-
-    def _log(self, inputs: pd.DataFrame | ArrayLike) -> Array:
-        names, x = read_inputs(inputs, self.columns)
-        return np.log(x[[names.index(name) for name in self.inputs]])
-
-    def _mu(self, y: Array) -> Array:
-        return fall(y, self.direction, self.surface.space, self.surface.shift, self.surface.unit)
-
-    def _back(self, mu: Array) -> Array:
-        """y from the space of the fit."""
-        sign = -1.0 if self.direction == "increasing" else 1.0
-        if self.surface.space == "linear":
-            return sign * self.surface.unit * mu
-        with np.errstate(over="ignore"):
-            return np.exp(sign * (mu + self.surface.shift))
 
     def _forecast(self, log_x: Array) -> tuple[Array, Array]:
         """mu at log inputs (k, m), and its variance: between forms, or by sampling."""
@@ -283,11 +216,3 @@ class SurfaceFit:
         slope = laws[0].jacobian(self.thetas[0][None])[0]
         variance = np.einsum("ni,ij,nj->n", slope, self.covariance, slope)
         return mu, self.inflation * np.maximum(variance, 0.0)
-
-    def _distance(self, log_x: Array) -> Array:
-        """How far new rows lie beyond the old: in position, or in an input on its own."""
-        s = self.surface
-        ahead = s.axis @ log_x - (s.axis @ s.log_inputs).max()
-        above = (log_x - s.log_inputs.max(axis=1, keepdims=True)).max(axis=0)
-        below = (s.log_inputs.min(axis=1, keepdims=True) - log_x).max(axis=0)
-        return np.maximum(np.maximum(ahead, np.maximum(above, below)), 0.0)

@@ -1,20 +1,18 @@
 """The forms that a surface y(x_1, ..., x_k) may take, by name, fitted from many origins at once.
 
-What is fitted falls as the inputs grow: y itself or its negative, in log space its inverse.
+All are laws of a quantity that falls as the inputs grow, see `surface_rows.Surface`.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_analysis.estimators.surface_rows import Surface
 from scaling_analysis.laws import surfaces
 from scaling_analysis.laws.forms import FORMS, Rows
 from scaling_analysis.laws.kaplan import kaplan
-from scaling_analysis.laws.newton import Law, minimize_huber
+from scaling_analysis.laws.newton import SmoothLaw, minimize_huber
 from scaling_analysis.laws.seeds import additive_seeds
-from scaling_analysis.laws.surfaces import LinearLaw, Space
+from scaling_analysis.laws.surfaces import LinearLaw
 
 Array = NDArray[np.float64]
 
@@ -31,35 +29,11 @@ of Kaplan et al. is left out: it has no irreducible loss, and the plane stands f
 RECENT = 0.25
 """Rows lose weight e-fold over this share of the range of the position."""
 CURVATURE_PENALTY = 0.05
-"""A quadratic's curvature is held down as by a row of this weight at one sd that saw none."""
+"""In the average, a quadratic's curvature is held down as by a row of this weight at one sd that
+saw none. A quadratic fitted by its name is plain least squares."""
 DELTA = 1e-3
 """Knee of Huber's loss, in log y as in Hoffmann et al. 2022, or as a share of the range of y."""
 _SEEDS = 2
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Surface:
-    """Rows of a surface in the space in which it is fitted."""
-
-    log_inputs: Array
-    """(k, n)."""
-    mu: Array
-    """(n,) or (R, n): falling, near 0 (log) or 1 (linear)."""
-    space: Space
-    centre: Array
-    """(k,)."""
-    position: Array
-    """How far a row is in the direction of extrapolation, (n,): see `surface.fit_surface`."""
-    axis: Array
-    """+1 or -1 by input, (k,): position = axis . log inputs."""
-    shift: float
-    """mu = log m - shift in log space, for the falling m that is fitted."""
-    unit: float
-    """mu = m / unit in linear space."""
-
-    @property
-    def inputs(self) -> int:
-        return len(self.log_inputs)
 
 
 def least_rows(name: str, inputs: int) -> int:
@@ -76,14 +50,14 @@ def least_rows(name: str, inputs: int) -> int:
     return parameters[base] + 2
 
 
-def law_of(name: str, log_inputs: Array, surface: Surface) -> Law:
+def law_of(name: str, log_inputs: Array, surface: Surface) -> SmoothLaw:
     """A form at any log inputs (k, m), with the parameters of the fit to `surface`."""
-    base, centre = name.removeprefix("recent "), surface.centre
+    base, centre = name.removeprefix("recent "), surface.centre.tolist()
     if base == "product":
-        along = surface.axis @ (log_inputs - centre[:, None])
+        along = surface.axis @ (log_inputs - surface.centre[:, None])
         return LinearLaw(np.array([np.ones(along.shape), along]))
     if base == "log_linear":
-        moved = log_inputs - centre[:, None]
+        moved = log_inputs - surface.centre[:, None]
         return LinearLaw(np.concatenate([np.ones((1, moved.shape[1])), moved]))
     if base == "log_quadratic":
         return surfaces.log_quadratic(list(log_inputs), centre)
@@ -93,15 +67,22 @@ def law_of(name: str, log_inputs: Array, surface: Surface) -> Law:
     return make(list(log_inputs), centre, surface.space)
 
 
-def fit_form(name: str, surface: Surface, weights: Array) -> Array:
-    """Parameters (R, P) of a form for each row of weights (R, n)."""
+def fit_form(
+    name: str,
+    surface: Surface,
+    weights: Array,
+    response: Array | None = None,
+    curvature_penalty: float = 0.0,
+) -> Array:
+    """Parameters (R, P) of a form for weights (R or 1, n), and for other responses (R or 1, n)."""
     base = name.removeprefix("recent ")
     if base != name:
         weights = weights * _recency(surface.position, weights)
     law = law_of(name, surface.log_inputs, surface)
-    mu = np.broadcast_to(np.atleast_2d(surface.mu), weights.shape)
+    mu = np.atleast_2d(surface.mu if response is None else surface.mu_of(response))
+    mu, weights = np.broadcast_arrays(mu, weights)
     if isinstance(law, LinearLaw):
-        return _fit_linear(base, law, surface, mu, weights)
+        return _fit_linear(base, law, surface, mu, weights, curvature_penalty)
     starts = _starts(base, surface, mu, weights)
     count = starts.shape[1]
     found = minimize_huber(
@@ -123,17 +104,24 @@ def _recency(position: Array, weights: Array) -> Array:
     return np.exp(-age / np.maximum(RECENT * (last - first), 1e-300))
 
 
-def _fit_linear(base: str, law: LinearLaw, surface: Surface, mu: Array, weights: Array) -> Array:
-    """Weighted least squares, a trace of ridge on slopes and a little on curvatures."""
+def _fit_linear(
+    base: str,
+    law: LinearLaw,
+    surface: Surface,
+    mu: Array,
+    weights: Array,
+    curvature_penalty: float,
+) -> Array:
+    """Weighted least squares, with a trace of ridge, and `curvature_penalty`, on scaled slopes."""
     spread = surface.log_inputs.std(axis=1) + 1e-12
     scale = np.ones(len(law.design))
     penalty = np.full(len(law.design), 1e-9)
     if base != "product":
-        scale[1 : 1 + surface.inputs] = spread
+        scale[1 : 1 + len(surface.inputs)] = spread
     if base == "log_quadratic":
-        first, second = np.triu_indices(surface.inputs)
-        scale[1 + surface.inputs :] = spread[first] * spread[second]
-        penalty[1 + surface.inputs :] = CURVATURE_PENALTY
+        first, second = np.triu_indices(len(surface.inputs))
+        scale[1 + len(surface.inputs) :] = spread[first] * spread[second]
+        penalty[1 + len(surface.inputs) :] += curvature_penalty
     design = law.design.T / scale
     weighted = design.T * weights[:, None]
     typical = weights.sum(axis=1) / np.maximum((weights > 0).sum(axis=1), 1)
@@ -146,14 +134,15 @@ def _starts(base: str, surface: Surface, mu: Array, weights: Array) -> Array:
     """Starts (R, several, P) by variable projection."""
     log_inputs, space = list(surface.log_inputs), surface.space
     if base == "kaplan":
-        rows = Rows(*surface.log_inputs, np.full(mu.shape[1], np.inf), "log", 0.0, 1.0)
+        log_n, log_d = surface.log_inputs
+        rows = Rows(log_n, log_d, np.full(mu.shape[1], np.inf), "log", 0.0, 1.0)
         return FORMS["kaplan"].seeds(rows, mu, weights, 1)
     response = np.exp(mu) if space == "log" else mu
     if base == "additive":
         return additive_seeds(
             log_inputs, response, weights, centre=list(surface.centre), space=space, keep=_SEEDS
         )
-    one = np.tile(np.geomspace(0.03, 2.5, 24), (surface.inputs, 1))
+    one = np.tile(np.geomspace(0.03, 2.5, 24), (len(surface.inputs), 1))
     starts = additive_seeds(
         log_inputs,
         response,
@@ -169,14 +158,13 @@ def _starts(base: str, surface: Surface, mu: Array, weights: Array) -> Array:
 def average_forms(surface: Surface) -> tuple[str, ...]:
     """The forms that the rows can carry; the product of the inputs where they carry none else."""
     rows = surface.log_inputs.shape[1]
-    able = tuple(name for name in AVERAGED if least_rows(name, surface.inputs) <= rows)
+    able = tuple(name for name in AVERAGED if least_rows(name, len(surface.inputs)) <= rows)
     return able or ("product",)
 
 
-def natural_parameters(
-    name: str, theta: Array, surface: Surface, names: Sequence[str]
-) -> dict[str, Array]:
+def natural_parameters(name: str, theta: Array, surface: Surface) -> dict[str, Array]:
     """Parameters of the fitted, falling quantity for plain logs of the inputs; () or (R,)."""
+    names = surface.inputs
     centre, logarithmic = surface.centre, surface.space == "log"
     factor = np.exp(surface.shift) if logarithmic else surface.unit
     if name == "additive" or name == "tied":
@@ -193,7 +181,7 @@ def natural_parameters(
         rise = surface.shift / power
         n_c, d_c = np.exp((c + rise) / ratio + centre[0]), np.exp(d + rise + centre[1])
         return {"N_c": n_c, "D_c": d_c, "alpha_N": ratio * power, "alpha_D": power}
-    size = surface.inputs
+    size = len(surface.inputs)
     if name == "product":
         theta = np.concatenate([theta[..., :1], theta[..., 1:] * surface.axis], axis=-1)
     constant, slopes = theta[..., 0], theta[..., 1 : 1 + size]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_analysis.laws import curve_grids, curves
-from scaling_analysis.laws.curve_grids import Points
+from scaling_analysis.laws.curve_points import Points
 from scaling_analysis.laws.curves import Curve, CurveLaw, predict
 from scaling_analysis.laws.newton import minimize_huber
 
@@ -86,7 +86,9 @@ def average_nodes(form: Form, points: Points, new_t: Array) -> Array:
     """Forecasts (R, new) of log y or y: the mean over the nodes, by their posterior weights.
 
     A node's weight is its likelihood, with the scale of the noise integrated out, times its
-    prior. NaN where no node is feasible.
+    prior: where the points are few this forecasts better than the optimum, because a parameter
+    that they do not determine is averaged over. Nodes that have no finite forecast at a new point
+    are left out there; NaN where none is left.
     """
     theta = form.nodes(points)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -104,13 +106,14 @@ def average_nodes(form: Form, points: Points, new_t: Array) -> Array:
         place, usual = form.exponent
         with np.errstate(invalid="ignore"):
             log_weight -= 0.5 * (np.log(theta[..., place] / usual) / _LOG_PRIOR_SPREAD) ** 2
-    feasible = np.isfinite(misfit) & np.isfinite(forecast).all(axis=-1)
-    log_weight = np.where(feasible, log_weight, -np.inf)
+    log_weight = np.where(np.isfinite(misfit), log_weight, -np.inf)
     best = log_weight.max(axis=1, keepdims=True)
     share = np.exp(log_weight - np.where(np.isfinite(best), best, 0.0))
+    finite = np.isfinite(forecast)
     with np.errstate(invalid="ignore"):
-        share /= share.sum(axis=1, keepdims=True)
-    return np.einsum("rg,rgm->rm", share, np.where(feasible[..., None], forecast, 0.0))
+        total_share = np.einsum("rg,rgm->rm", share, finite.astype(float))
+        mean = np.einsum("rg,rgm->rm", share, np.where(finite, forecast, 0.0)) / total_share
+    return np.where(total_share > 0, mean, np.nan)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,32 +1,23 @@
 """Curves by variable projection: every law at the nodes of a grid of its nonlinear parameters.
 
 At a node the remaining parameters follow from (weighted) linear least squares, for all replicates
-at once. The best node starts a search for the optimum (`fit_curve_law`); all nodes together, each
-weighted by how likely it makes the data (`average_nodes`), forecast better than the optimum does
-where the points are few, because a parameter that they do not determine is then averaged over.
-
-Points are (n,) in t = log x, replicates (R, n) in y and weights. A point of weight zero is absent,
-and the grid spans the points present, so that the origins of a hindcast are replicates.
+at once. `curve_fits` starts a search for the optimum from the best nodes, or averages all nodes,
+each weighted by how likely it makes the data. A grid spans the points present.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_analysis.laws import curves
+from scaling_analysis.laws.curve_points import Points
 from scaling_analysis.laws.least_squares import solve_definite
-from scaling_analysis.laws.surfaces import Space
 
 Array = NDArray[np.float64]
 
 EXPONENTS = np.geomspace(0.01, 4.0, 48)
 """Exponents b of a power law with a limit: flatter is a constant, steeper a single point."""
-LIMIT_GAPS = np.array([1.0, 0.7, 0.4, 0.2, 0.1, 0.05])
-"""How far the limit is below the lowest level, as a share of what it can be at most."""
-START_GAPS = np.array([0.002, 0.02, 0.1, 0.5, 2.0])
-"""How far the start of M4 is above the highest level, as a share of that level or of the range."""
 BREAK_PLACES, BREAK_WIDTHS = np.linspace(0.1, 0.9, 9), np.array([0.03, 0.12])
 """Place and width of a break, as shares of the range of log x."""
 SIGMOID_PLACES, SIGMOID_STEEPNESS = np.linspace(0.0, 1.5, 14), np.geomspace(0.2, 6.0, 12)
@@ -54,74 +45,6 @@ def _weighted(design: Array, target: Array, weights: Array, penalty: Array | Non
     flat = np.moveaxis(normal.reshape(-1, size, size), 0, -1)
     solution, definite = solve_definite(flat, right.reshape(-1, size).T)
     return np.where(definite, solution, np.nan).T.reshape(*shape, size)
-
-
-def _span(t: Array, weights: Array) -> tuple[Array, Array]:
-    """First and last t present: (R, 1), or (1, 1) where it is the same for all replicates."""
-    present = weights > 0
-    first = np.where(present, t, np.inf).min(axis=1)[:, None]
-    last = np.where(present, t, -np.inf).max(axis=1)[:, None]
-    if (first == first[0]).all() and (last == last[0]).all():
-        return first[:1], last[:1]
-    return first, last
-
-
-def _extent(y: Array, weights: Array) -> tuple[Array, Array]:
-    """Lowest and highest y present, (R, 1)."""
-    present = weights > 0
-    return (
-        np.where(present, y, np.inf).min(axis=1)[:, None],
-        np.where(present, y, -np.inf).max(axis=1)[:, None],
-    )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Points:
-    """What a grid is laid over: falling y at t, with what is known of its limits."""
-
-    t: Array
-    """log x, (n,)."""
-    y: Array
-    """(R, n) or (1, n), falling: a rising curve is given as its negative."""
-    weights: Array
-    """(R, n) or (1, n)."""
-    space: Space
-    """"log": y is of one sign, residuals are relative. "linear": residuals are of y."""
-    limit: float = -np.inf
-    """What y cannot fall below."""
-    start: float | None = None
-    """What y starts from at x = 0, where that is known."""
-    sign: float = 1.0
-    """-1 where y is the negative of what was observed."""
-
-    @property
-    def mu(self) -> Array:
-        """The observed response in the space of its residuals, log or linear."""
-        observed = self.sign * self.y
-        return np.log(observed) if self.space == "log" else observed
-
-    @property
-    def relative(self) -> Array:
-        """Weights that make squared residuals of y those of the residual space."""
-        return self.weights / self.y**2 if self.space == "log" else self.weights
-
-    def limits(self) -> Array:
-        """Candidate limits (R, K) below the lowest level."""
-        low, high = _extent(self.y, self.weights)
-        if np.isfinite(self.limit):
-            return low - np.maximum(low - self.limit, 0.0) * LIMIT_GAPS
-        if self.space == "log":  # y is negative here and has no bound: far means many times
-            return low / np.maximum(1 - LIMIT_GAPS, 0.02)
-        return low - (high - low) * LIMIT_GAPS
-
-    def starts(self) -> Array:
-        """Candidate starts (R, K) above the highest level."""
-        low, high = _extent(self.y, self.weights)
-        if self.start is not None:
-            return np.full((len(low), 1), self.start)
-        if self.space == "log":
-            return high + np.abs(high) * START_GAPS / np.where(high < 0, 1 + START_GAPS, 1.0)
-        return high + (high - low) * START_GAPS
 
 
 def _spread(*axes: Array) -> list[Array]:
@@ -202,10 +125,10 @@ def inverse_bounds(points: Points) -> tuple[Array, Array]:
 
 def _breaks(points: Points) -> tuple[Array, Array]:
     """Places and log widths (R or 1, nodes) of a break, within the range of the points."""
-    first, last = _span(points.t, points.weights)
-    return tuple(
-        _spread(first + (last - first) * BREAK_PLACES, np.log((last - first) * BREAK_WIDTHS))
-    )
+    first, last = points.span()
+    reach = last - first
+    at, log_width = _spread(first + reach * BREAK_PLACES, np.log(reach * BREAK_WIDTHS))
+    return at, log_width
 
 
 def hinge_nodes(points: Points) -> Array:
@@ -216,7 +139,7 @@ def hinge_nodes(points: Points) -> Array:
 
 def hinge_bounds(points: Points) -> tuple[Array, Array]:
     """A break stays inside the points, no narrower than their spacing tells."""
-    first, last = _span(points.t, points.weights)
+    first, last = points.span()
     first, last = first.min(), last.max()
     reach, steepest = last - first, EXPONENT_BOUNDS[1]
     narrow, wide = np.log(reach * BREAK_WIDTH_BOUNDS)
@@ -239,7 +162,7 @@ def _hinge_at(t: Array, at: Array, log_width: Array, target: Array, weights: Arr
 
 def broken_floor_nodes(points: Points) -> Array:
     """Theta (R, nodes, 6) of `curves.BROKEN_FLOOR`; it must fall at the end."""
-    first, last = _span(points.t, points.weights)
+    first, last = points.span()
     places, widths = first + (last - first) * BREAK_PLACES, np.log((last - first) * BREAK_WIDTHS)
     limits = points.limits()
     count = len(limits)
@@ -268,7 +191,7 @@ def _above(points: Points, c: Array) -> tuple[Array, Array]:
 
 def sigmoid_nodes(points: Points) -> Array:
     """Theta (R, nodes, 4) of `curves.SIGMOID`, start above end and neither past its limit."""
-    first, last = _span(points.t, points.weights)
+    first, last = points.span()
     middle, log_steepness = _spread(
         first + (last - first) * SIGMOID_PLACES,
         np.broadcast_to(np.log(SIGMOID_STEEPNESS), (len(first), len(SIGMOID_STEEPNESS))),
@@ -297,7 +220,7 @@ def sigmoid_nodes(points: Points) -> Array:
 
 
 def sigmoid_bounds(points: Points) -> tuple[Array, Array]:
-    first, last = _span(points.t, points.weights)
+    first, last = points.span()
     first, last = first.min(), last.max()
     reach = last - first
     low, high = _start_bounds(points)
@@ -332,7 +255,7 @@ def m4_nodes(points: Points) -> Array:
 
 def m4_bounds(points: Points) -> tuple[Array, Array]:
     """The limit stays below all points and the start above them."""
-    low, high = _extent(points.y, points.weights)
+    low, high = points.extent()
     least, most = _start_bounds(points)
     margin = 1e-9 * max(float(high.max() - low.min()), 1e-300)
     lower = [-_FREE, EXPONENT_BOUNDS[0], 0.0, points.limit, max(least, high.max() + margin)]

@@ -58,10 +58,9 @@ def roll_origins(
 ) -> Origins:
     """Origins behind at least `min_points` distinct positions and `min_rows` rows.
 
-    Rows at one position stay together.
-
-    Where there are more than `max_origins`, half are spread evenly over the points and half over
-    the positions: early cuts, that forecast far, and late ones are both among them.
+    Rows at one position stay together. Where there are more than `max_origins`, half, and one more,
+    are spread evenly over the points and half over the positions: early cuts, that forecast far,
+    and late ones are both among them.
     """
     place = np.asarray(position, dtype=float)
     distinct = np.unique(place)
@@ -158,9 +157,9 @@ def replay(
     f = np.asarray(forecasts, dtype=float)
     y, place = np.asarray(observed, dtype=float), np.asarray(position, dtype=float)
     w = np.ones(len(y)) if row_weights is None else np.asarray(row_weights, dtype=float)
-    allowed = np.isfinite(f).all(axis=2)
+    allowed: Mask = np.asarray(np.isfinite(f).all(axis=2))
     if usable is not None:
-        allowed &= np.asarray(usable, dtype=bool)
+        allowed = allowed & np.asarray(usable, dtype=bool)
     train = origins.train
     past = slice(0, len(train) - 1)
     distance = np.maximum(place - origins.edge[past, None], SHORTEST)
@@ -172,7 +171,7 @@ def replay(
     total = np.einsum("ofn,pn->pof", squared, known)
     scale = np.einsum("on,pn->po", ahead * distance ** (2 * GROWTH), known)
     weights = _weights(total, scale, _recency(origins), allowed)
-    silent = ~allowed.any(axis=1)
+    silent: Mask = ~np.asarray(allowed.any(axis=1))
     average = np.einsum("pf,pfn->pn", weights, filled)
     average[silent] = np.nan
     between = np.einsum("pf,pfn->pn", weights, (filled - average[:, None]) ** 2)

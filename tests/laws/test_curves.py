@@ -7,7 +7,7 @@ import pytest
 
 from scaling_analysis.laws import curve_fits, curves
 from scaling_analysis.laws.curve_fits import average_nodes, curve_law, fit_optimum
-from scaling_analysis.laws.curve_grids import Points
+from scaling_analysis.laws.curve_points import Points
 
 T = np.linspace(-3.0, 3.0, 16)
 THETA = {
