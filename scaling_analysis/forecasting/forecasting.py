@@ -17,6 +17,7 @@ from scaling_analysis.forecasting.members import (
     BASELINES,
     Methods,
     fit_members,
+    refusals,
     resolve_methods,
 )
 from scaling_analysis.forecasting.observation import (
@@ -109,6 +110,15 @@ def forecast(
     ------
     ForecastError
         A budget is not positive, the log has nothing to forecast, or no method could be fitted.
+
+    Examples
+    --------
+    >>> made = forecast(runs, [1e13], ["isoflop-vertex"], n_resamples=20, hindcast_resamples=20)
+    >>> best = made.table[made.table["method"] == "combined"].iloc[0]
+    >>> bool(best["loss_lo"] < best["loss"] < best["loss_hi"])
+    True
+    >>> made.flops_for(loss=1.0).columns[:4].tolist()
+    ['loss', 'flops', 'flops_lo', 'flops_hi']
     """
     budgets = _checked_budgets(flops)
     if not 0 < level < 1:
@@ -119,13 +129,14 @@ def forecast(
     past, messages = _hindcast(runs, methods, return_methods, link, hindcast_resamples, draws)
     seed = int(draws.integers(2**31))
     fitted: dict[Target, dict[str, Bootstrap]] = {"loss": {}, "mean_return": {}}
+    refused: dict[Target, dict[str, str]] = {}
     chosen = {"loss": methods, "mean_return": return_methods}
     for target in targets:
         wanted = resolve_methods(chosen[target], target)
-        fitted[target], failures = fit_members(
+        fitted[target], refused[target] = fit_members(
             runs, wanted, n_resamples, seed, f"fits of the {target.removeprefix('mean_')}"
         )
-        messages += [f"{name} ({target}) left out: {why}" for name, why in failures.items()]
+        messages += [f"{name} ({target}) left out: {why}" for name, why in refused[target].items()]
         messages += _doubts(target, fitted[target])
     linked: Bootstrap | None = None
     if "loss" in targets and "mean_return" in targets:
@@ -135,9 +146,8 @@ def forecast(
             messages.append(f"no link from loss to return: {error}")
     for target in targets:
         if not set(fitted[target]) - set(BASELINES) and not (target != "loss" and linked):
-            raise ForecastError(
-                f"no method could be fitted to {target}: " + "; ".join(dict.fromkeys(messages))
-            )
+            failed = {name: why for name, why in refused[target].items() if name not in BASELINES}
+            raise ForecastError(f"no method could be fitted to {target}:{refusals(failed)}")
     rows = runs[_is_fitted(runs, targets)]
     compute = rows["budget"].fillna(rows["flops"]) if has_budgets(rows) else rows["flops"]
     ensemble = Ensemble(

@@ -20,6 +20,7 @@ from scaling_analysis.forecasting.members import (
     Methods,
     fit_members,
     log_forecast,
+    refusals,
     resolve_methods,
 )
 from scaling_analysis.forecasting.observation import WITHIN, observe, trend_until
@@ -93,6 +94,13 @@ def hindcast(
     ------
     ForecastError
         Fewer than four budgets, or no method could be fitted at any origin.
+
+    Examples
+    --------
+    >>> past = hindcast(runs, ["isoflop-vertex"], n_resamples=20)
+    >>> scores = past.scores().query("quantity == 'loss_opt' and distance == 'all'")
+    >>> scores["method"].tolist()
+    ['combined', 'isoflop-vertex', 'log-line', 'persistence']
     """
     runs = select(runs)
     draws = np.random.default_rng(rng)
@@ -126,8 +134,8 @@ def hindcast(
     every = pd.concat(cells, ignore_index=True)
     every = every[every["observed"].notna()].reset_index(drop=True)
     if every.loc[every["method"] == COMBINED, "predicted"].notna().sum() == 0:
-        reasons = "; ".join(dict.fromkeys(f"{m}: {why}" for _, _, m, why in failures))
-        raise ForecastError(f"no method could be fitted at any origin. {reasons}")
+        latest = {name: why for _, _, name, why in failures if name not in BASELINES}
+        raise ForecastError(f"no method could be fitted at any origin:{refusals(latest)}")
     failed = pd.DataFrame(failures, columns=["target", "origin", "method", "reason"])
     status, messages = _verdict(every, cuts, failed)
     return Hindcast(

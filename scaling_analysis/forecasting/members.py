@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from textwrap import shorten
 from typing import Any, Literal
 
 import numpy as np
@@ -102,6 +103,17 @@ def fit_members(
                 failures[name] = str(error)
             advance(1)
     return members, failures
+
+
+def refusals(failures: Mapping[str, str]) -> str:
+    """Why no method could be fitted: a short reason a method, methods that share one together."""
+    methods: dict[str, list[str]] = {}
+    for name, why in failures.items():
+        methods.setdefault(shorten(why, _REASON_WIDTH, placeholder=" ..."), []).append(name)
+    return "".join(f"\n  {', '.join(names)}: {why}" for why, names in methods.items())
+
+
+_REASON_WIDTH = 160
 
 
 def resampled(

@@ -9,6 +9,7 @@ import pytest
 from scaling_analysis.errors import FitError, FitStatus, ForecastError
 from scaling_analysis.estimators.parametric import fit_parametric
 from scaling_analysis.forecasting.forecasting import TABLE_COLUMNS, forecast
+from scaling_analysis.forecasting.members import refusals
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.runlog import content_hash
 
@@ -199,8 +200,30 @@ def test_a_method_that_fails_is_named_and_left_out(ladder, make_forecast):
     made = make_forecast(ladder, [1e13], methods={"broken": broken, **ONE})
     assert "broken (loss) left out: this one never fits" in made.messages
     assert "broken" not in set(made.table["method"])
-    with pytest.raises(ForecastError, match=r"no method could be fitted to loss.*never fits"):
+    with pytest.raises(ForecastError, match="no method could be fitted to loss:\n  broken: this"):
         make_forecast(ladder.drop(columns="mean_return"), [1e13], methods={"broken": broken})
+
+
+def test_where_nothing_fits_each_method_gives_one_short_reason(ladder):
+    def refuse(name, why):
+        def estimator(runs):
+            raise FitError(f"{why}: " + " and ".join([f"{name} at {len(runs)} rows"] * 50))
+
+        return estimator
+
+    methods = {name: refuse(name, "no interior minimum") for name in ("first", "second", "third")}
+    with pytest.raises(ForecastError) as caught:
+        forecast(ladder.drop(columns="mean_return"), [1e13], methods=methods)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "no method could be fitted to loss:"
+    assert [line.split(":")[0] for line in lines[1:]] == ["  first", "  second", "  third"]
+    assert all("no interior minimum" in line and line.endswith("...") for line in lines[1:])
+    assert max(len(line) for line in lines) < 200
+
+
+def test_methods_that_fail_for_one_reason_share_a_line():
+    reasons = {"vertex": "no minimum", "cubic": "no minimum", "tied": "a bound"}
+    assert refusals(reasons) == "\n  vertex, cubic: no minimum\n  tied: a bound"
 
 
 def test_far_budgets_are_said_to_be_unsupported(made, ladder, make_forecast):
