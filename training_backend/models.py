@@ -6,7 +6,7 @@ observation, E embedding dimensions, H hidden units of the encoder, W units of t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import torch
@@ -79,6 +79,14 @@ def _inputs(fields: Sequence[Field]) -> tuple[int, int, int]:
     return rows, ids, numbers
 
 
+def _layout(ids: Sequence[Field], numbers: Sequence[Field]) -> tuple[Tensor, Tensor]:
+    """For every id of an observation the first row of its field in the joint table, (P,); for
+    every number what it is divided by, (M,)."""
+    first = [0, *accumulate(f.vocabulary or 0 for f in ids)]
+    rows = [row for f, row in zip(ids, first, strict=False) for _ in range(f.size)]
+    return torch.tensor(rows), torch.tensor([f.scale for f in numbers for _ in range(f.size)])
+
+
 class Agent(nn.Module):
     """A policy over key presses, from one observation (and what it remembers) to action logits.
 
@@ -104,8 +112,13 @@ class Agent(nn.Module):
         size = dimensions(fields, actions, width, core)
         rows, ids, numbers = _inputs(fields)
         self.fields, self.actions, self.dimensions = tuple(fields), actions, size
+        self._first: Tensor
+        self._scales: Tensor
         self._ids = [f for f in self.fields if f.vocabulary is not None]
         self._numbers = [f for f in self.fields if f.vocabulary is None]
+        first, scales = _layout(self._ids, self._numbers)
+        self.register_buffer("_first", first, persistent=False)
+        self.register_buffer("_scales", scales, persistent=False)
         self.embedding = nn.Parameter(0.1 * torch.randn(rows, size.embedding))
         self.from_ids = nn.Linear(ids * size.embedding, size.hidden, bias=False)
         self.from_numbers = nn.Linear(numbers, size.hidden, bias=False)
@@ -178,17 +191,13 @@ class Agent(nn.Module):
 
     def _encode(self, fields: Mapping[str, Tensor], rows: int) -> Tensor:
         """Observations (rows, ...) to (rows, H)."""
-        ids, first = [], 0
-        for f in self._ids:
-            ids.append(fields[f.name].reshape(rows, f.size).long() + first)
-            first += f.vocabulary or 0
-        embedded = embed(torch.cat(ids, 1), self.embedding).view(rows, -1)
+        ids = torch.cat([fields[f.name].reshape(rows, f.size) for f in self._ids], 1)
+        embedded = embed(ids.long().add_(self._first), self.embedding).view(rows, -1)
         x = self.from_ids(embedded)
         if self._numbers:
-            numbers = [
-                fields[f.name].reshape(rows, f.size).to(x.dtype) / f.scale for f in self._numbers
-            ]
-            x = torch.addmm(x, torch.cat(numbers, 1), self.from_numbers.weight.t())
+            parts = [fields[f.name].reshape(rows, f.size) for f in self._numbers]
+            numbers = torch.cat(parts, 1).to(x.dtype).div_(self._scales)
+            x = torch.addmm(x, numbers, self.from_numbers.weight.t())
         return F.relu(self.norm(x))
 
 
@@ -224,7 +233,7 @@ def embed(ids: Tensor, table: Tensor) -> Tensor:
     step on a CPU; a scatter over an expanded index sorts the ids first and is about eight times
     faster. On a GPU the built-in one is used.
     """
-    if table.device.type == "cpu":
+    if table.device.type == "cpu" and torch.is_grad_enabled():
         return _Embed.apply(ids, table)
     return F.embedding(ids, table)
 

@@ -5,7 +5,7 @@ a process border. NetHack writes its screens straight into rows of arrays of all
 draws its own random numbers from its seed, so its course does not depend on the others beside it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -22,11 +22,12 @@ from training_backend.tasks.nethack_protocol import Protocol
 if TYPE_CHECKING:
     from training_backend.models import Agent
 
-LANES: Final = 64
-"""Games side by side in a process. The policy's arrays always have so many rows, which keeps its
-rounding, and with it every game, independent of the number of games and processes."""
+LANES: Final = 128
+"""Games side by side in a process, at most. The policy's arrays always have so many rows, which
+keeps its rounding, and with it every game, independent of the number of games and processes."""
 
 _SPACE: Final = 32
+_GOLDEN: Final = 0x9E3779B97F4A7C15
 _SCORE, _TIME = 9, 20  # places in `blstats`
 _GAME_OVER, _IN_MOVES = 0, 3  # places in `program_state`
 
@@ -110,6 +111,35 @@ class Games:
             env.close()
 
 
+class Policy:
+    """An agent's decisions in some lanes, always on arrays of `rows` rows."""
+
+    def __init__(self, agent: "Agent", lanes: int, rows: int) -> None:
+        import torch
+
+        self._agent, self._lanes = agent, lanes
+        self._state = agent.initial_state(rows)
+        # What is written to the arrays below is seen by the tensors beside them.
+        arrays = {f.name: np.zeros((rows, *f.shape), f.dtype) for f in nethack.FIELDS}
+        self._tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self._arrays = {name: array[:lanes] for name, array in arrays.items()}
+        self.resets = np.ones(rows, bool)
+        """(rows,) where a game begins at the next decision; false again after it."""
+        self._resets = torch.from_numpy(self.resets)
+
+    def decide(self, fields: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Logits (lanes, actions) for the fields of an observation, (lanes, ...)."""
+        import torch
+
+        for name, array in self._arrays.items():
+            array[:] = fields[name]
+        starts = self._resets if self.resets.any() else None
+        with torch.inference_mode():
+            logits, self._state = self._agent.step(self._tensors, self._state, starts)
+        self.resets[:] = False
+        return logits.numpy()[: self._lanes]
+
+
 def play_games(
     agent: "Agent",
     protocol: Protocol,
@@ -168,20 +198,19 @@ def _play(
     protocol: Protocol,
     seeds: list[int],
     sampling_seed: int,
-    lanes: int,
+    rows: int,
     on_episode: Callable[[int], None] = lambda done: None,
     on_screen: Callable[[Games], None] = lambda games: None,
     timing: Timing | None = None,
 ) -> list[Episode]:
-    import torch
-
     timing = timing or Timing()
+    lanes = min(rows, len(seeds))
     games = Games(lanes)
     encoder = nethack.Encoder(lanes)
-    state = agent.initial_state(lanes)
-    resets = np.ones(lanes, bool)
+    policy = Policy(agent, lanes, rows)
     previous = np.full(lanes, nethack.NO_ACTION, np.uint8)
     seed_of = np.zeros(lanes, np.uint64)
+    streams = np.zeros(lanes, np.uint64)
     steps = np.zeros(lanes, np.int64)
     points = np.zeros(lanes, np.int64)
     turns = np.zeros(lanes, np.int64)
@@ -198,7 +227,8 @@ def _play(
         games.start(lane, int(seed_of[lane]))
         timing.starting += process_time() - began
         encoder.reset(lane)
-        resets[lane] = True
+        policy.resets[lane] = True
+        streams[lane] = random_streams(seed_of[lane : lane + 1], sampling_seed)[0]
         previous[lane] = nethack.NO_ACTION
         steps[lane] = stalled[lane] = turns[lane] = points[lane] = 0
         pressed[lane] = bytearray()
@@ -206,19 +236,15 @@ def _play(
 
     began = process_time()
     try:
-        for lane in range(min(lanes, len(seeds))):
+        for lane in range(lanes):
             start(lane)
         while playing:
             on_screen(games)
             now = process_time()
             fields = encoder.encode(games.chars, games.colors, games.cursor, previous)
             encoded = process_time()
-            with torch.inference_mode():
-                tensors = {name: torch.from_numpy(value) for name, value in fields.items()}
-                logits, state = agent.step(tensors, state, torch.from_numpy(resets))
-            draws = uniforms(seed_of, steps, sampling_seed)
-            previous = sample(logits.numpy(), draws, protocol.temperature)
-            resets[:] = False
+            logits = policy.decide(fields)
+            previous = sample(logits, draw(streams, steps), protocol.temperature)
             chosen = previous.tolist()
             decided = process_time()
             for lane in playing:
@@ -301,11 +327,18 @@ def uniforms(
 
     Two rounds of the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the three numbers.
     """
+    return draw(random_streams(seeds, sampling_seed), steps)
+
+
+def random_streams(seeds: NDArray[np.uint64], sampling_seed: int) -> NDArray[np.uint64]:
+    """What `draw` needs to know of games' seeds, (games,)."""
     with np.errstate(over="ignore"):
-        mixed = _mix(seeds + np.uint64(sampling_seed) * np.uint64(0x9E3779B97F4A7C15))
-        mixed = _mix(
-            mixed + (steps.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        )
+        return _mix(seeds + np.uint64(sampling_seed) * np.uint64(_GOLDEN))
+
+
+def draw(streams: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The numbers of `uniforms` at these steps."""
+    mixed = _mix(streams + (steps.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -319,7 +352,9 @@ def sample(
     logits: NDArray[np.float32], draws: NDArray[np.float64], temperature: float
 ) -> NDArray[np.uint8]:
     """Actions (games,) from softmax(logits / temperature), logits (games, actions)."""
-    scaled = (logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature)
-    total = np.cumsum(np.exp(scaled), axis=1)
+    scaled = logits - logits.max(axis=1, keepdims=True)
+    if temperature != 1:
+        scaled /= np.float32(temperature)
+    total = np.cumsum(np.exp(scaled, out=scaled), axis=1)
     chosen = (total <= (draws * total[:, -1])[:, None]).sum(axis=1)
     return np.minimum(chosen, logits.shape[1] - 1).astype(np.uint8)

@@ -7,9 +7,18 @@ import pytest
 
 from training_backend.decoding import read_frames
 from training_backend.demonstrations import open_index
-from training_backend.tasks import nethack, nethack_cells, nethack_map, nethack_text
+from training_backend.tasks import (
+    nethack,
+    nethack_cells,
+    nethack_compass,
+    nethack_map,
+    nethack_paths,
+    nethack_sets,
+    nethack_text,
+)
 from training_backend.tasks.nethack_compass import TARGETS, Plane
 from training_backend.tasks.nethack_env import make_env, start_game
+from training_backend.tasks.nethack_spots import find_reachable
 
 NAMES = {
     Plane.FLOOR: "floor",
@@ -146,6 +155,55 @@ def test_many_games_memory_is_the_expert_s(recorded_games):
 def test_many_games_memory_is_the_expert_s_in_games_of_another_player(reference_data, tmp_path):
     games = open_index(reference_data / "nld_autoascend", tmp_path / "index.db")
     assert assert_same_knowledge(frames_of(games[0], 800)) > 500
+
+
+def test_what_is_kept_of_reachable_ground_is_what_is_found_anew(recorded_games, monkeypatch):
+    kept = []
+
+    def find(start, passable, doors):
+        kept.append(start.bit_count() > 1)
+        return find_reachable(start, passable, doors)
+
+    monkeypatch.setattr(nethack_compass, "find_reachable", find)
+    frames = frames_of(max(recorded_games, key=lambda game: game.played))
+    forgetful = nethack.Encoder(1)
+    encode_again, ways = forgetful.encode, forgetful._maps.compasses
+
+    def forget_and_encode(*screen):
+        ways._spots_firm[:] = False
+        ways._spots_old[:] = True
+        return encode_again(*screen)
+
+    forgetful.encode = forget_and_encode
+    anew = encode([frames], forgetful)
+    assert not any(kept)
+    for name, array in encode([frames]).items():
+        np.testing.assert_array_equal(array, anew[name])
+    assert any(kept)
+
+
+def test_a_set_is_the_same_as_an_integer_and_spreads_alike():
+    rng = np.random.default_rng(0)
+    passable, doors = (
+        (
+            rng.integers(0, 1 << 21, (1, 80), np.uint32)
+            | rng.integers(0, 1 << 21, (1, 80), np.uint32)
+        )
+        & nethack_sets.MAP
+        for _ in range(2)
+    )
+    doors &= passable & rng.integers(0, 1 << 21, (1, 80), np.uint32)
+    cells = nethack_sets.single(np.array([80 * 11 + 40]))
+    free, solid = passable & ~doors, ~doors
+    for _ in range(60):
+        as_integers = [nethack_sets.to_integer(s[0]) for s in (cells, passable, free, solid)]
+        cells = nethack_paths._expand(cells, passable, free, solid)
+        spread = nethack_sets.from_integer(nethack_sets.spread(*as_integers))
+        np.testing.assert_array_equal(spread, cells[0])
+    start = 1 << 32 * 40 + 10
+    reachable = find_reachable(start, *(nethack_sets.to_integer(s[0]) for s in (passable, doors)))
+    assert reachable.bit_count() > 500
+    assert reachable & ~nethack_sets.to_integer(cells[0]) == 0
 
 
 def test_every_key_of_nle_is_an_action():

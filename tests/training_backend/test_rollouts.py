@@ -8,7 +8,15 @@ import torch
 
 from training_backend import rollouts
 from training_backend.models import Agent
-from training_backend.rollouts import Games, Timing, play_games, replay, sample, uniforms
+from training_backend.rollouts import (
+    Games,
+    Policy,
+    Timing,
+    play_games,
+    replay,
+    sample,
+    uniforms,
+)
 from training_backend.tasks import nethack
 from training_backend.tasks.nethack_env import make_env, start_game
 from training_backend.tasks.nethack_protocol import PROTOCOLS
@@ -134,6 +142,41 @@ def test_a_game_that_ends_keeps_its_last_points(agent):
     (episode,) = play_games(quitter, PROTOCOL, SEEDS[:1])
     assert (episode.ending, episode.points) == ("over", 0)
     assert episode.keys[:2] == bytes((ord("q") | 0x80, ord("y")))
+
+
+def test_a_policy_decides_alike_in_fewer_lanes(agent):
+    rng = np.random.default_rng(0)
+    policies = {lanes: Policy(agent, lanes, rows=8) for lanes in (3, 8)}
+    for step in range(4):
+        fields = {
+            field.name: rng.integers(0, field.vocabulary or 2, (8, *field.shape), field.dtype)
+            for field in nethack.FIELDS
+        }
+        logits = {}
+        for lanes, policy in policies.items():
+            policy.resets[1] |= step == 2  # lane 1 begins another game
+            logits[lanes] = policy.decide({name: array[:lanes] for name, array in fields.items()})
+            assert not policy.resets.any()
+        assert logits[8].shape == (8, nethack.ACTIONS)
+        np.testing.assert_array_equal(logits[3], logits[8][:3])
+
+
+def test_a_policy_forgets_a_lane_s_game_at_a_reset(agent):
+    rng = np.random.default_rng(1)
+    first, second = (
+        {
+            field.name: rng.integers(0, field.vocabulary or 2, (2, *field.shape), field.dtype)
+            for field in nethack.FIELDS
+        }
+        for _ in range(2)
+    )
+    fresh = Policy(agent, 2, rows=2).decide(second)
+    policy = Policy(agent, 2, rows=2)
+    policy.decide(first)
+    policy.resets[0] = True
+    logits = policy.decide(second)
+    np.testing.assert_array_equal(logits[0], fresh[0])
+    assert (logits[1] != fresh[1]).any()
 
 
 def test_progress_is_told(agent):
