@@ -102,12 +102,16 @@ class Result:
         status = getattr(self, "status", None)
         return f"<{type(self).__name__}{f': {status}' if status else ''}>"
 
+    def _shown(self) -> pd.DataFrame:
+        """The part of the table that a notebook shows."""
+        return self.to_frame()
+
     def _repr_html_(self) -> str:
         """What a notebook shows: status and messages, the table, the figure, the summary."""
         title, *_ = self.summary().splitlines()
         messages = getattr(self, "messages", ())
         said = "".join(f"<li>{escape(message)}</li>" for message in messages)
-        table = self.to_frame().to_html(
+        table = self._shown().to_html(
             max_rows=_MOST_ROWS, float_format=lambda value: f"{value:.4g}", border=0
         )
         # The one arrow that points up: a result that is looked at asks the report for its figure.

@@ -177,6 +177,10 @@ def test_import_maps_scales_and_writes(tmp_path):
     )
     assert "params <- size_m" in said
     assert sa.load_runs(out)["params"].tolist() == [1.5e6, 3e6]
+    words += ["--scale", "params=1e6", "--cost-constant", 6, "--json"]
+    made = json.loads(scaling("import", "csv", source, "-o", out, *words))
+    assert made["used"] == {"params": "size_m", "samples": "tokens", "loss": "val"}
+    assert made["written"] == [str(out)]
 
 
 def test_fit_prints_and_saves_the_bootstrap(log, tmp_path):
@@ -188,9 +192,10 @@ def test_fit_prints_and_saves_the_bootstrap(log, tmp_path):
 
 def test_returns_have_fits_of_their_own(log, tmp_path):
     runs = sa.load_runs(log)
-    played = sa.write_runs(
-        runs.assign(mean_return=100 * runs["loss"] ** -2.0, protocol="p.1"), tmp_path / "played.csv"
-    )
+    noise = np.random.default_rng(0).normal(0, 0.05, len(runs))
+    returns = 100 * runs["loss"] ** -2.0 * np.exp(noise)
+    played = tmp_path / "played.csv"
+    sa.write_runs(runs.assign(mean_return=returns, protocol="p.1"), played)
     said = scaling("fit", played, "--method", "return-link", "--replicates", 20)
     assert "mean_return on loss" in said
 

@@ -68,6 +68,7 @@ def import_files(
     cost_constant: Annotated[
         float | None, typer.Option(help="k of C = k N D, to compute the third of N, D and C.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a run log from other tools' files.
 
@@ -96,13 +97,19 @@ def import_files(
         factors = pairs("--scale", scale).items()
         options["scale"] = {name: _number(name, factor) for name, factor in factors}
     made = readers[source](path, **options)
-    typer.echo(made.summary())
+    if not as_json:
+        typer.echo(made.summary())
     written = [sa.write_runs(made.runs, out)]
     if made.episodes is not None:
         beside = out.with_name("episodes.parquet")
         with replacing(beside) as file:
             made.episodes.to_parquet(file, index=False)
         written.append(beside)
+    if as_json:
+        said = {"rows": len(made.runs), "used": made.used, "unused": list(made.unused)}
+        said |= {"messages": list(made.messages), "written": [str(each) for each in written]}
+        typer.echo(json.dumps(said))
+        return
     for each in written:
         typer.echo(f"wrote {each}")
 

@@ -10,7 +10,7 @@ refused.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def normalise_scores(
 class ScoreAggregate(Result):
     """Statistics over several tasks, each with its interval."""
 
-    error: ClassVar = FitError
+    _error = FitError
 
     table: pd.DataFrame
     """statistic, value, lo, hi; se, the standard deviation of the replicates, corrected."""
@@ -293,6 +293,13 @@ def probability_of_improvement(
     ------
     FitError
         The tasks differ, or a task has one run on either side.
+
+    Examples
+    --------
+    >>> better = probability_of_improvement([[0.5, 0.7], [0.6, 0.8]], [[0.1, 0.2], [0.3, 0.7]],
+    ...                                     n_resamples=200)
+    >>> better.value("improvement")[0]        # 4 of 4 pairs on one task, 3 of 4 on the other
+    0.875
     """
     names, groups = read_scores(scores)
     other_names, others = read_scores(baseline)

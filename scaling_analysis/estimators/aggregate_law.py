@@ -7,7 +7,7 @@ the uncertainty of the runs, by the stratified bootstrap, and of the line itself
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ _LABEL = {"iqm": "interquartile mean", "median": "median", "mean": "mean"}
 class AggregateLaw(Result):
     """A line of an aggregate score, or of its log, over log x."""
 
-    error: ClassVar = FitError
+    _error = FitError
 
     form: str
     """"power": y = A x^b; "log_line": y = a + b log x."""
@@ -176,6 +176,11 @@ def fit_aggregate_law(
     FitError
         Fewer than three x, tasks that differ between them, one run a task, or an aggregate that is
         not positive.
+
+    Examples
+    --------
+    >>> law = fit_aggregate_law(scores)                                     # doctest: +SKIP
+    >>> law.predict([1e8])                                                  # doctest: +SKIP
     """
     if statistic not in _LABEL:
         raise FitError(f"statistic is {statistic!r}: choose 'iqm', 'median' or 'mean'")

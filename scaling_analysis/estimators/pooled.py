@@ -9,7 +9,7 @@ others, and so does a new one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ _HOW = {
 class PooledFit(Result):
     """Power laws of several tasks; z is log y, or y in "linear" space."""
 
-    error: ClassVar = FitError
+    _error = FitError
 
     pooling: Pooling
     x: str
@@ -273,6 +273,11 @@ def fit_pooled(
     ------
     FitError
         Fewer than three tasks to pool, too few points, or values that are not positive in logs.
+
+    Examples
+    --------
+    >>> fit = fit_pooled(runs, "loss", pooling="complete")                  # doctest: +SKIP
+    >>> fit.exponent(level=0.9)             # estimate and interval         # doctest: +SKIP
     """
     if pooling not in get_args(Pooling):
         raise FitError(f"pooling is {pooling!r}: choose 'partial', 'complete' or 'none'")

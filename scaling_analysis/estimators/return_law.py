@@ -8,7 +8,7 @@ between a floor and a ceiling instead of a power law alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ class ReturnLaw(Result):
     The parameters of replicates lie in `profiles` and `curve`, with a leading axis R.
     """
 
-    error: ClassVar = FitError
+    _error = FitError
 
     profiles: IsoflopFit
     """IsoFLOP profiles of the metric of the return, moved up by `shift`."""

@@ -53,6 +53,13 @@ def fit_return_link(
     ------
     FitError
         Too few rows, returns that do not fall with the loss, or a return beyond the ceiling.
+
+    Examples
+    --------
+    >>> played = runs.assign(mean_return=100 * runs["loss"] ** -2.0, protocol="game.1")
+    >>> link = fit_return_link(played)
+    >>> bool(abs(link.predict(2.0) - 25) < 0.5)
+    True
     """
     if form not in (*_FORMS, "auto"):
         raise FitError(f"form is {form!r}: choose 'auto', {', '.join(map(repr, _FORMS))}")

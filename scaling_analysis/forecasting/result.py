@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import FitStatus, ForecastError
 from scaling_analysis.forecasting import allocation, inverse
-from scaling_analysis.forecasting.ensemble import Ensemble, run_table
+from scaling_analysis.forecasting.ensemble import Ensemble, run_table, value_columns
+from scaling_analysis.forecasting.members import BASELINES
 from scaling_analysis.forecasting.scores import COMBINED, QUANTITIES
+from scaling_analysis.forecasting.through_link import LINK
 from scaling_analysis.results import Result
 from scaling_analysis.runlog.selecting import row_digests
 
@@ -159,10 +161,44 @@ class Forecast(Result):
         ]
         return pd.DataFrame(rows)
 
+    def return_routes(self, level: float | None = None) -> pd.DataFrame:
+        """The mean return at the optimum by every way to it, side by side.
+
+        Returns
+        -------
+        DataFrame
+            One row a (flops, route): "direct" by each method for the return over compute, "link"
+            through the forecast loss and the link from loss to return, "combined" their average,
+            "baseline" for persistence and log-line; method, mean_return [points] with _lo, _hi and
+            _run_lo, _run_hi, weight in the average. Empty for a log without returns.
+        """
+        ensemble, level = self.ensemble, self.level if level is None else level
+        quantity, flops = "mean_return_opt", self.table["flops"].unique()
+        if "mean_return" not in ensemble.noise or not ensemble.forecasts(quantity, COMBINED):
+            return pd.DataFrame()
+        weights = [ensemble.weights(quantity, float(c)) for c in flops]
+        parts = []
+        for name in [COMBINED, *ensemble.methods(quantity), *BASELINES]:
+            if not ensemble.forecasts(quantity, name):
+                continue
+            law = ensemble.predict(quantity, flops, method=name)
+            route = {COMBINED: "combined", LINK: "link"} | dict.fromkeys(BASELINES, "baseline")
+            parts.append(
+                pd.DataFrame(
+                    {"flops": flops, "route": route.get(name, "direct"), "method": name}
+                    | value_columns("mean_return", law, ensemble, level)
+                    | {"weight": [each.get(name, np.nan) for each in weights]}
+                )
+            )
+        return pd.concat(parts, ignore_index=True).sort_values(
+            "flops", kind="stable", ignore_index=True
+        )
+
     def summary(self) -> str:
         """Status and messages first, then the average of methods and each method beside it."""
         lines = [f"forecast: {self.status}", *(f"  {m}" for m in self.messages)]
         percent = f"{self.level:.0%}"
+        routes = self.return_routes() if self.ensemble.link is not None else pd.DataFrame()
         for c, at in self.table.groupby("flops", sort=True):
             best = at[at["method"] == COMBINED].iloc[0]
             lines.append(f"C = {c:.4g} FLOP, {best['extrapolation']:.3g} times the largest budget")
@@ -186,11 +222,23 @@ class Forecast(Result):
                         if np.isfinite(other[value])
                     )
                 )
+            for way in routes[routes["flops"] == c].to_dict("records") if len(routes) else ():
+                if way["route"] in ("direct", "link"):
+                    how = "through the link" if way["route"] == "link" else f"by {way['method']}"
+                    lines.append(
+                        f"    mean_return {how} {way['mean_return']:.4g} "
+                        f"[{way['mean_return_lo']:.4g}, {way['mean_return_hi']:.4g}], "
+                        f"weight {way['weight']:.2f}"
+                    )
         return "\n".join(lines)
 
     def to_frame(self) -> pd.DataFrame:
         """`table`: one row a budget and method."""
         return self.table.copy()
+
+    def _shown(self) -> pd.DataFrame:
+        best = self.table[self.table["method"] == COMBINED].drop(columns="method")
+        return best.set_index("flops").dropna(axis=1, how="all").T
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -167,6 +167,10 @@ class Hindcast(Result):
             lines += [f"  {line}" for line in text.splitlines()]
         return "\n".join(lines)
 
+    def _shown(self) -> pd.DataFrame:
+        scores = self.scores()
+        return scores[scores["distance"] == "all"].drop(columns="distance")
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": type(self).__name__,
