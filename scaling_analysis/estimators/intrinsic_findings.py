@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 _NEAR = 0.05
 """Exponents whose sum of squares is within this share of the least are near-optimal."""
-_PROFILE = np.linspace(0.05, 0.95, 37)
+_PROFILE = np.linspace(0.05, 0.95, 19)
 _WIDE = 0.3
 """A range of near-optimal exponents that decides nothing."""
 _FLAT = 0.1
@@ -70,12 +70,18 @@ def _near(
     mean, mass = problem.points(y, ones)
     least = float(fit.squares) / (mass.sum() * float(np.ptp(mean)) ** 2)
     best = float(fit.params_exponent)
-    good = objective <= least * (1 + _NEAR) + 1e-9
+    excess = objective - (least * (1 + _NEAR) + 1e-9)
     ends = []
     for side in (np.flatnonzero(best > _PROFILE)[::-1], np.flatnonzero(best <= _PROFILE)):
-        bad = np.flatnonzero(~good[side])
-        reached = side[: bad[0] if len(bad) else len(side)]
-        ends.append(float(_PROFILE[reached[-1]]) if len(reached) else best)
+        exponents = np.concatenate([[best], _PROFILE[side]])
+        over = np.concatenate([[-_NEAR * least - 1e-9], excess[side]])
+        first = np.flatnonzero(over > 0)
+        if not len(first):
+            ends.append(float(exponents[-1]))
+            continue
+        i = int(first[0])
+        share = over[i - 1] / (over[i - 1] - over[i])
+        ends.append(float(exponents[i - 1] + share * (exponents[i] - exponents[i - 1])))
     return ends[0], ends[1]
 
 

@@ -23,7 +23,7 @@ EXPONENTS = (0.02, 0.98)
 _GRID = (np.linspace(0.08, 0.92, 8), np.geomspace(0.1, 4.0, 5), np.linspace(-0.75, 0.75, 7))
 """Nodes of the search: exponent, alpha_E, and log N* at the median compute, in units of the range
 of log N around its middle."""
-_STARTS = 12
+_STARTS = 8
 _NEIGHBOURS = (-1.0, 1.0)
 """A replicate is also started with logit a that much off the optimum of the data."""
 _REACH = 2.0

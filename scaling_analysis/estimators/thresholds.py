@@ -69,7 +69,7 @@ class DataToThreshold(Result):
         table = decode_frame(data["table"])
         high = np.where(decode_array(data["unbounded"]), np.inf, table["samples_hi"])
         return cls(
-            table=table.assign(samples_hi=high),
+            table=table.assign(samples_hi=high, runs=table["runs"].astype(int)),
             replicates=decode_array(data["replicates"]),
             by=tuple(data["by"]),
             level=data["level"],
