@@ -62,10 +62,11 @@ if TYPE_CHECKING:
     from scaling_analysis.forecasting.simulation import simulate_runs as simulate_runs
     from scaling_analysis.forecasting.verification import Verification as Verification
     from scaling_analysis.forecasting.verification import verify as verify
+    from scaling_analysis.report.curves import plot_comparison as plot_comparison
+    from scaling_analysis.report.curves import plot_curve as plot_curve
     from scaling_analysis.report.diagnostics import plot_methods as plot_methods
     from scaling_analysis.report.diagnostics import plot_misfit as plot_misfit
     from scaling_analysis.report.diagnostics import plot_residuals as plot_residuals
-    from scaling_analysis.report.figures import plot_comparison as plot_comparison
     from scaling_analysis.report.figures import plot_frontier as plot_frontier
     from scaling_analysis.report.figures import plot_law as plot_law
     from scaling_analysis.report.figures import plot_link as plot_link
@@ -152,7 +153,8 @@ _MODULE_OF = {
     "plot_frontier": "report.figures",
     "plot_law": "report.figures",
     "plot_link": "report.figures",
-    "plot_comparison": "report.figures",
+    "plot_comparison": "report.curves",
+    "plot_curve": "report.curves",
     "plot_hindcast": "report.verdicts",
     "plot_verification": "report.verdicts",
     "plot_residuals": "report.diagnostics",

@@ -13,6 +13,7 @@ Along = Callable[[Array, Array], Array]
 _REACH = 30.0
 """Sizes are looked for within this many e-folds of those that were run."""
 _NODES = 121
+_COARSE = 4
 _STEPS = 60
 """More than bisection would need; a smooth derivative takes about eight."""
 
@@ -43,10 +44,19 @@ def log_params_opt(
     log_cost = np.log(cost.flops_per_sample(np.exp(grid)))
     best = np.full((replicates, len(log_flops)), np.inf)
     node = np.zeros(best.shape, dtype=np.intp)
-    for i in range(_NODES):
-        value = mu(grid[i : i + 1, None], (log_flops - log_cost[i])[None])
+
+    def look_at(i: NDArray[np.intp]) -> None:
+        value = mu(grid[i], log_flops - log_cost[i])
         lower = value < best
-        best, node = np.where(lower, value, best), np.where(lower, i, node)
+        best[lower] = np.broadcast_to(value, best.shape)[lower]
+        node[lower] = np.broadcast_to(i, best.shape)[lower]
+
+    for i in range(0, _NODES, _COARSE):  # every few nodes, then those around the lowest
+        look_at(np.full((1, 1), i))
+    around = node.copy()
+    for offset in range(1 - _COARSE, _COARSE):
+        if offset:
+            look_at(np.clip(around + offset, 0, _NODES - 1))
     inside = (node > 0) & (node < _NODES - 1)
     low, high = grid[np.maximum(node - 1, 0)], grid[np.minimum(node + 1, _NODES - 1)]
 

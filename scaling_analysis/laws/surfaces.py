@@ -67,7 +67,7 @@ class SumLaw:
         parameters_s, rows), and where this pair and its transpose stand in the Hessian."""
         return [
             [
-                ((x[:, None] * z).reshape(-1, x.shape[1]), np.ix_(i, j), np.ix_(j, i))
+                ((x[:, None] * z).reshape(-1, x.shape[1]), _places(i, j), _places(j, i))
                 for j, z in self._terms[: t + 1]
             ]
             for t, (i, x) in enumerate(self._terms)
@@ -158,6 +158,17 @@ def tied(
         exponents=[1 + len(x)],
         space=space,
     )
+
+
+def _places(i: Sequence[int], j: Sequence[int]) -> Any:
+    """Where the rows i and columns j of a matrix stand: as slices, which are faster, if evenly."""
+    slices = []
+    for index in (i, j):
+        step = index[1] - index[0] if len(index) > 1 else 1
+        if step < 1 or list(index) != list(range(index[0], index[-1] + 1, step)):
+            return np.ix_(i, j)
+        slices.append(slice(index[0], index[-1] + 1, step))
+    return tuple(slices)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.forecasting.verification import Verification
 from scaling_analysis.report.model import Calculator, Table
-from scaling_analysis.report.sources import law_curve
+from scaling_analysis.report.sources import Curves
 from scaling_analysis.report.wording import (
     UNITS,
     WORDS,
@@ -25,9 +25,6 @@ from scaling_analysis.report.wording import (
 Array = NDArray[np.float64]
 
 TARGETS = ("loss", "mean_return")
-_POINTS_A_DECADE = 24
-_BEYOND = 10.0
-"""The calculator goes on past the farthest budget forecast by this factor."""
 
 
 def answer(
@@ -120,19 +117,15 @@ def _with_ends(row: pd.Series, value: str, ends: str, write: Callable[[float], s
     return f"{write(row[value])} ({interval(row[f'{ends}_lo'], row[f'{ends}_hi'], write)})"
 
 
-def calculator(forecast: Forecast, targets: list[str]) -> Calculator:
+def calculator(curves: Curves, targets: list[str]) -> Calculator:
     """The forecast on a dense grid, from the smallest run to beyond the farthest budget."""
+    forecast = curves.forecast
     e = forecast.ensemble
-    farthest = float(forecast.table["flops"].max())
-    start = _smallest(forecast)
-    stop = max(farthest, e.flops_max) * _BEYOND
-    points = int(np.ceil(_POINTS_A_DECADE * np.log10(stop / start))) + 1
-    grid = np.unique(np.concatenate([np.geomspace(start, stop, points), forecast.table["flops"]]))
-    columns: dict[str, Array] = {"flops": grid}
+    columns: dict[str, Array] = {"flops": curves.flops}
     for name in ("params_opt", "samples_opt", *targets):
         if not e.forecasts("params_opt" if name.endswith("_opt") else name, COMBINED):
             continue
-        for end, values in law_curve(forecast, name, grid).items():
+        for end, values in curves.read(name).items():
             columns[name if end == "value" else f"{name}_{end}"] = values
     return Calculator(
         columns={name: _numbers(values) for name, values in columns.items()},
@@ -140,12 +133,6 @@ def calculator(forecast: Forecast, targets: list[str]) -> Calculator:
         flops_max=e.flops_max,
         level=forecast.level,
     )
-
-
-def _smallest(forecast: Forecast) -> float:
-    e = forecast.ensemble
-    fits = [member.fit for member in (e.losses or e.returns).values()]
-    return min(float(fit.rows["flops"].min()) for fit in fits)
 
 
 def _numbers(values: Array) -> tuple[float | None, ...]:

@@ -1,6 +1,6 @@
 """Every method side by side: exponent, forecast, record in the hindcast, weight, residuals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scaling_analysis.forecasting.through_link import LINK
 from scaling_analysis.report import pictures
 from scaling_analysis.report.model import Figure, Section, Table
 from scaling_analysis.report.residuals import Residuals, residuals_of
+from scaling_analysis.report.sources import fitted_rows
 from scaling_analysis.report.wording import (
     MISSING,
     WORDS,
@@ -52,11 +53,11 @@ def residuals_section(forecast: Forecast, targets: list[str]) -> Section:
     tables = []
     for target in targets:
         fits = _residual_fits(forecast, target)
-        if not fits:
-            continue
         found = {name: residuals_of(fit) for name, fit in fits.items()}
+        if not found:
+            continue
         figures.append(pictures.misfit(forecast, target))
-        best = _heaviest(forecast, target, fits)
+        best = _heaviest(forecast, target, found)
         for against in ("flops", "normal"):
             figures.append(pictures.residuals(found[best], fits[best], target, against))
         tables.append(_residual_table(found, target))
@@ -79,13 +80,13 @@ def _residual_fits(forecast: Forecast, target: str) -> dict[str, Any]:
     fits = {name: member.fit for name, member in members.items() if name not in BASELINES}
     if target == "mean_return" and e.link is not None:
         fits[LINK] = e.link.fit
-    return fits
+    return {name: fit for name, fit in fits.items() if np.isfinite(fit.fitted_values()).any()}
 
 
-def _heaviest(forecast: Forecast, target: str, fits: Mapping[str, Any]) -> str:
+def _heaviest(forecast: Forecast, target: str, methods: Iterable[str]) -> str:
     """The method that weighs most at the first budget forecast."""
     weights = forecast.ensemble.weights(target, float(forecast.table["flops"].min()))
-    return max(fits, key=lambda name: weights.get(name, 0.0))
+    return max(methods, key=lambda name: weights.get(name, 0.0))
 
 
 def _residual_table(found: Mapping[str, Residuals], target: str) -> Table:
@@ -140,7 +141,9 @@ def _table(forecast: Forecast, target: str) -> Table:
         rows.append(
             (
                 "average" if name == COMBINED else name,
-                _exponent(members.get(name), level),
+                _exponent_of_all(forecast, target)
+                if name == COMBINED
+                else _exponent(members.get(name), level),
                 _size(forecast, name, flops),
                 quantity(float(said)),
                 *record.get(name, (MISSING,) * 3),
@@ -189,12 +192,7 @@ def _exponent(member: Bootstrap | None, level: float) -> str:
     """Mean exponent of N_opt over the compute of the rows, with its bootstrap interval."""
     if member is None:
         return MISSING
-    span = np.array([member.fit.rows["flops"].min(), member.fit.rows["flops"].max()])
-
-    def exponent(fit: Any) -> NDArray[np.float64]:
-        log_n = np.log(fit.params_opt(span))
-        return (log_n[..., 1] - log_n[..., 0]) / np.log(span[1] / span[0])
-
+    exponent = _exponent_between(member.fit.rows["flops"].min(), member.fit.rows["flops"].max())
     value = float(exponent(member.fit))
     if not np.isfinite(value) or value == 0:
         return MISSING
@@ -203,6 +201,35 @@ def _exponent(member: Bootstrap | None, level: float) -> str:
     except BootstrapError:
         return f"{value:.3f}"
     return f"{value:.3f} ({lo:.3f} to {hi:.3f})"
+
+
+def _exponent_of_all(forecast: Forecast, target: str) -> str:
+    """The same over the replicates of all averaged methods, each with the method's weight."""
+    e = forecast.ensemble
+    if target != e.target:
+        return MISSING
+    rows = fitted_rows(forecast, target)
+    exponent = _exponent_between(rows["flops"].min(), rows["flops"].max())
+    values, weights = e.draws("params_opt", float(forecast.table["flops"].min()), exponent)
+    known = np.isfinite(values)
+    values, weights = values[known], weights[known]
+    if not len(values):
+        return MISSING
+    order = np.argsort(values)
+    share = np.cumsum(weights[order]) / weights.sum()
+    half = forecast.level / 2
+    lo, middle, hi = np.interp([0.5 - half, 0.5, 0.5 + half], share, values[order])
+    return f"{middle:.3f} ({lo:.3f} to {hi:.3f})"
+
+
+def _exponent_between(low: float, high: float) -> Callable[[Any], NDArray[np.float64]]:
+    span = np.array([low, high])
+
+    def exponent(fit: Any) -> NDArray[np.float64]:
+        log_n = np.log(fit.params_opt(span))
+        return (log_n[..., 1] - log_n[..., 0]) / np.log(span[1] / span[0])
+
+    return exponent
 
 
 def _size(forecast: Forecast, name: str, flops: float) -> str:

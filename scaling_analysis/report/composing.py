@@ -1,8 +1,7 @@
 """From a forecast and what stands beside it to the report model: what is said, in which order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,26 +16,31 @@ from scaling_analysis.report.equations import equations, link_equation
 from scaling_analysis.report.judging import verdict_section
 from scaling_analysis.report.model import Part, Report, Section, Table
 from scaling_analysis.report.overview import overview
-from scaling_analysis.report.sources import profile_fit
+from scaling_analysis.report.sources import Curves, profile_fit
 from scaling_analysis.report.wording import WORDS, clipped, interval
 from scaling_analysis.runlog.audit import Audit
 
 _MOST_NAMED = 12
 
 
-class Study(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Study:
     """A forecast with what stands beside it."""
 
     name: str
     """How the report calls it where it holds several."""
-    forecast: Forecast
-    """Its own fits, rows and dates are what is shown."""
+    curves: Curves
+    """Of the forecast, whose own fits, rows and dates are what is shown."""
     runs: pd.DataFrame
     """The log, for what was left out of the fits."""
     audit: Audit
     """Of the same log."""
     verification: Verification | None
     """The verdict on this forecast, if there is one."""
+
+    @property
+    def forecast(self) -> Forecast:
+        return self.curves.forecast
 
 
 def compose(
@@ -61,21 +65,21 @@ def compose(
     several = len(studies) > 1 or bool(refused)
     keys = [f"{i}-" if several else "" for i in range(1, len(studies) + 1)]
     parts = [_part(study, key, command) for study, key in zip(studies, keys, strict=True)]
-    forecasts = {study.name: study.forecast for study in studies}
+    curves = {study.name: study.curves for study in studies}
     return Report(
         title=title,
-        sections=overview(forecasts, refused or {}) if several else (),
+        sections=overview(curves, refused or {}) if several else (),
         parts=tuple(parts),
     )
 
 
 def _part(study: Study, key: str, command: str) -> Part:
-    forecast, verification = study.forecast, study.verification
+    forecast, verification, curves = study.forecast, study.verification, study.curves
     targets = [name for name in TARGETS if name in forecast.ensemble.noise]
     sections = [
         _profiles(forecast, targets),
-        _frontier(forecast),
-        _laws(forecast, targets, verification),
+        _frontier(curves),
+        _laws(curves, targets, verification),
         _link(forecast, targets),
         methods_section(forecast, targets),
         _hindcast(forecast),
@@ -93,7 +97,7 @@ def _part(study: Study, key: str, command: str) -> Part:
         answer=answer(forecast, targets, verification),
         table=answer_table(forecast, targets),
         cautions=tuple(forecast.messages),
-        calculator=calculator(forecast, targets),
+        calculator=calculator(curves, targets),
         sections=tuple(_keyed(section, key) for section in sections if section is not None),
     )
 
@@ -142,7 +146,7 @@ def _profiles(forecast: Forecast, targets: list[str]) -> Section:
     )
 
 
-def _frontier(forecast: Forecast) -> Section:
+def _frontier(curves: Curves) -> Section:
     return Section(
         key="frontier",
         title="The compute-optimal frontier",
@@ -151,15 +155,16 @@ def _frontier(forecast: Forecast) -> Section:
             "optima of single budgets; the line is the average of all methods, weighed by how "
             "well each one has forecast; squares are the forecast.",
         ),
-        equations=equations(forecast, ("N",)),
+        equations=equations(curves.forecast, ("N",)),
         figures=(
-            pictures.frontier(forecast, "params_opt"),
-            pictures.frontier(forecast, "samples_opt"),
+            pictures.frontier(curves, "params_opt"),
+            pictures.frontier(curves, "samples_opt"),
         ),
     )
 
 
-def _laws(forecast: Forecast, targets: list[str], verification: Verification | None) -> Section:
+def _laws(curves: Curves, targets: list[str], verification: Verification | None) -> Section:
+    forecast = curves.forecast
     shown = [t for t in targets if forecast.ensemble.forecasts(t, COMBINED)]
     return Section(
         key="laws",
@@ -170,7 +175,7 @@ def _laws(forecast: Forecast, targets: list[str], verification: Verification | N
             "log, optimal or not.",
         ),
         equations=equations(forecast, ("L", "R")),
-        figures=tuple(pictures.law(forecast, target, verification) for target in shown),
+        figures=tuple(pictures.law(curves, target, verification) for target in shown),
     )
 
 

@@ -52,6 +52,15 @@ def plot_residuals(fit: Any, against: Against = "flops", *, ax: "Axes | None" = 
         the quantiles of the normal distribution, where a straight line means normal errors.
     ax : Axes, optional
         Where to draw; a new figure by default.
+
+    Examples
+    --------
+    >>> import scaling_analysis as sa
+    >>> law = sa.AdditiveSurface(E=0.25, A=60.0, alpha=0.45, B=200.0, beta=0.38)
+    >>> budgets = np.geomspace(1e10, 1e12, 5)
+    >>> runs = sa.simulate_runs(law, np.geomspace(2e3, 4e5, 9), budgets, checkpoint_noise=0.01)
+    >>> sa.plot_residuals(sa.fit_isoflop(runs), "params").get_ylabel()
+    'Observed over fitted'
     """
     if against not in _AGAINST:
         raise ReportError(f"against is {against!r}: choose among {', '.join(map(repr, _AGAINST))}")
@@ -90,6 +99,10 @@ def plot_misfit(
     Axes
         A line a method; a law whose line leaves zero at the largest budgets is wrong where the
         forecast begins.
+
+    Examples
+    --------
+    >>> sa.plot_misfit(forecast, "loss")                                       # doctest: +SKIP
     """
     ax = given_or_new(ax)
     target = target or main_target(forecast)
@@ -127,6 +140,10 @@ def plot_methods(
         The budget [FLOP]; the first one forecast by default.
     ax : Axes, optional
         Where to draw; a new figure by default.
+
+    Examples
+    --------
+    >>> sa.plot_methods(forecast, "loss", flops=1e13)                          # doctest: +SKIP
     """
     ax = given_or_new(ax)
     e = forecast.ensemble

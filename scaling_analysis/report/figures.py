@@ -5,7 +5,6 @@ else follows the reader's style sheet.
 """
 
 from collections.abc import Mapping
-from itertools import cycle
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,13 +20,11 @@ from scaling_analysis.report.axes import (
     GREEN,
     GREY,
     NAMES,
-    PALETTE,
     RED,
     beside_line,
     boundary,
     given_or_new,
     logarithmic,
-    name_ends,
     room,
     thinned,
 )
@@ -48,7 +45,6 @@ if TYPE_CHECKING:
     from scaling_analysis.estimators.link import ReturnLink
 
 Array = NDArray[np.float64]
-Quantity = Literal["params_opt", "samples_opt", "loss", "mean_return"]
 
 
 def plot_profiles(fit: "IsoflopFit", ax: "Axes | None" = None) -> "Axes":
@@ -66,6 +62,16 @@ def plot_profiles(fit: "IsoflopFit", ax: "Axes | None" = None) -> "Axes":
     Axes
         One group of points a budget in the colour of its compute, the fitted polynomial over the
         sizes that it was fitted to, and a diamond at its optimum.
+
+    Examples
+    --------
+    >>> import scaling_analysis as sa
+    >>> law = sa.AdditiveSurface(E=0.25, A=60.0, alpha=0.45, B=200.0, beta=0.38)
+    >>> budgets = np.geomspace(1e10, 1e12, 5)
+    >>> runs = sa.simulate_runs(law, np.geomspace(2e3, 4e5, 9), budgets, checkpoint_noise=0.01)
+    >>> ax = sa.plot_profiles(sa.fit_isoflop(runs))
+    >>> ax.get_xlabel()
+    'Parameters N'
     """
     from matplotlib import colormaps
 
@@ -122,12 +128,32 @@ def plot_frontier(
         Of the band of a bootstrap; a forecast has its own.
     ax : Axes, optional
         Where to draw; a new figure by default.
+
+    Examples
+    --------
+    >>> import scaling_analysis as sa
+    >>> law = sa.AdditiveSurface(E=0.25, A=60.0, alpha=0.45, B=200.0, beta=0.38)
+    >>> budgets = np.geomspace(1e10, 1e12, 5)
+    >>> runs = sa.simulate_runs(law, np.geomspace(2e3, 4e5, 9), budgets, checkpoint_noise=0.01)
+    >>> boot = sa.bootstrap(runs, sa.fit_isoflop, n_resamples=20)
+    >>> sa.plot_frontier(boot, flops=[1e10, 1e13]).get_xlabel()
+    'Compute C [FLOP]'
     """
     ax = given_or_new(ax)
     if quantity not in ("params_opt", "samples_opt"):
         raise ReportError(f"quantity is {quantity!r}: choose 'params_opt' or 'samples_opt'")
     grid = grid_of(source, flops)
-    curve = law_curve(source, quantity, grid, level)
+    return draw_frontier(ax, source, quantity, grid, law_curve(source, quantity, grid, level))
+
+
+def draw_frontier(
+    ax: "Axes",
+    source: Forecast | Bootstrap,
+    quantity: str,
+    grid: Array,
+    curve: Mapping[str, Array],
+) -> "Axes":
+    """`plot_frontier` with the curve along `grid` [FLOP] worked out already."""
     ax.fill_between(grid, curve["lo"], curve["hi"], color=BLUE, alpha=0.18, lw=0)
     ax.plot(grid, curve["value"], "-", color=BLUE, lw=1.6)
     optima = observed_optima(source)
@@ -159,12 +185,32 @@ def plot_law(
         "loss" or "mean_return"; what the source was fitted to by default.
     flops, level, ax
         As in `plot_frontier`.
+
+    Examples
+    --------
+    >>> import scaling_analysis as sa
+    >>> law = sa.AdditiveSurface(E=0.25, A=60.0, alpha=0.45, B=200.0, beta=0.38)
+    >>> budgets = np.geomspace(1e10, 1e12, 5)
+    >>> runs = sa.simulate_runs(law, np.geomspace(2e3, 4e5, 9), budgets, checkpoint_noise=0.01)
+    >>> boot = sa.bootstrap(runs, sa.fit_isoflop, n_resamples=20)
+    >>> sa.plot_law(boot, flops=[1e10, 1e13]).get_ylabel()
+    'Loss [nats/action]'
     """
     ax = given_or_new(ax)
     target = target or main_target(source)
     grid = grid_of(source, flops)
+    return draw_law(ax, source, target, grid, law_curve(source, target, grid, level))
+
+
+def draw_law(
+    ax: "Axes",
+    source: Forecast | Bootstrap,
+    target: str,
+    grid: Array,
+    curve: Mapping[str, Array],
+) -> "Axes":
+    """`plot_law` with the curve along `grid` [FLOP] worked out already."""
     colour = GREEN if target == "mean_return" else BLUE
-    curve = law_curve(source, target, grid, level)
     rows = fitted_rows(source, target)
     rows = rows[thinned(len(rows))]
     ax.plot(rows["flops"], rows[target], ".", ms=3.5, color=GREY, alpha=0.6, mew=0)
@@ -196,6 +242,15 @@ def plot_link(
         Of the band.
     ax : Axes, optional
         Where to draw; a new figure by default. The loss falls to the right, as training goes on.
+
+    Examples
+    --------
+    >>> import scaling_analysis as sa
+    >>> law = sa.AdditiveSurface(E=0.25, A=60.0, alpha=0.45, B=200.0, beta=0.38)
+    >>> sizes, budgets = np.geomspace(2e3, 4e5, 5), np.geomspace(1e10, 1e12, 5)
+    >>> runs = sa.simulate_runs(law, sizes, budgets, link=lambda loss: 120 / loss**2)
+    >>> sa.plot_link(sa.fit_return_link(runs, "power")).get_ylabel()
+    'Mean return [points]'
     """
     ax = given_or_new(ax)
     boot = link if isinstance(link, Bootstrap) else None
@@ -218,49 +273,6 @@ def plot_link(
         ax.set_ylabel(NAMES["mean_return"])
     if not ax.xaxis_inverted():
         ax.invert_xaxis()
-    return ax
-
-
-def plot_comparison(
-    forecasts: Mapping[str, Forecast],
-    quantity: Quantity = "params_opt",
-    flops: ArrayLike | None = None,
-    *,
-    ax: "Axes | None" = None,
-) -> "Axes":
-    """One law of several forecasts on one Axes, each with its interval, named at its end.
-
-    Parameters
-    ----------
-    forecasts : mapping from name to Forecast
-        Recipes, agents or tasks.
-    quantity : str
-        "params_opt", "samples_opt", or "loss" or "mean_return" at the optimum.
-    flops : array_like, optional
-        Ends of the range to draw [FLOP]; of each forecast its log and its budgets by default.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-        A line and a band a forecast; the line is dashed beyond the largest budget of its log.
-    """
-    ax = given_or_new(ax)
-    if not forecasts:
-        raise ReportError("give at least one forecast to draw")
-    ends = []
-    for (name, forecast), colour in zip(forecasts.items(), cycle(PALETTE), strict=False):
-        grid = grid_of(forecast, flops)
-        curve = law_curve(forecast, quantity, grid)
-        within = grid <= flops_max(forecast) * (1 + 1e-9)
-        ax.fill_between(grid, curve["lo"], curve["hi"], color=colour, alpha=0.15, lw=0)
-        ax.plot(grid[within], curve["value"][within], "-", color=colour, lw=1.6, label=name)
-        ax.plot(grid[~within], curve["value"][~within], "--", color=colour, lw=1.6)
-        ends.append((float(grid[-1]), float(curve["value"][-1]), name, colour))
-    logarithmic(ax, "x", "Compute C [FLOP]")
-    logarithmic(ax, "y", NAMES[quantity])
-    name_ends(ax, ends)
     return ax
 
 

@@ -10,6 +10,7 @@ from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.report import pictures
 from scaling_analysis.report.model import Section, Table
+from scaling_analysis.report.sources import Curves
 from scaling_analysis.report.wording import (
     MISSING,
     UNITS,
@@ -36,7 +37,9 @@ def overview(forecasts: Mapping[str, Forecast], refused: Mapping[str, str]) -> t
     return tuple(sections)
 
 
-def _side_by_side(forecasts: Mapping[str, Forecast], refused: Mapping[str, str]) -> Section:
+def _side_by_side(
+    forecasts: Mapping[str, Forecast], curves: Mapping[str, Curves], refused: Mapping[str, str]
+) -> Section:
     targets = [name for name in WORDS if all(name in f.ensemble.noise for f in forecasts.values())]
     rows = []
     for name, forecast in forecasts.items():
@@ -71,7 +74,7 @@ def _side_by_side(forecasts: Mapping[str, Forecast], refused: Mapping[str, str])
             "Each has a part of its own below.",
             *(f"No forecast of {clipped(name, _NAME)}: {why}" for name, why in refused.items()),
         ),
-        figures=tuple(pictures.comparison(forecasts, name) for name in shown),
+        figures=tuple(pictures.comparison(curves, name) for name in shown),
         tables=(table,),
     )
 

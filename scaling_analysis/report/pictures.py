@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.forecasting.result import Forecast
@@ -12,11 +13,12 @@ from scaling_analysis.forecasting.scores import COMBINED, Hindcast
 from scaling_analysis.forecasting.verification import Verification
 from scaling_analysis.laws.profiles import SliceState
 from scaling_analysis.report import diagnostics, figures, verdicts
-from scaling_analysis.report.axes import ORANGE
+from scaling_analysis.report.axes import ORANGE, thinned
+from scaling_analysis.report.curves import draw_comparison
 from scaling_analysis.report.drawing import HEIGHT, draw
 from scaling_analysis.report.model import Figure, Table
 from scaling_analysis.report.residuals import Residuals, misfit_of
-from scaling_analysis.report.sources import fitted_rows, observed_optima
+from scaling_analysis.report.sources import Curves, fitted_rows, observed_optima
 from scaling_analysis.report.wording import (
     WORDS,
     clipped,
@@ -28,12 +30,13 @@ from scaling_analysis.report.wording import (
 )
 
 _NAME = {"loss": "loss", "mean_return": "return"}
+_PROFILE_COLUMNS = ("run_id", "params", "samples", "flops", "budget")
 _RESAMPLED = "Intervals at {level}; resampled: {scheme} by {unit}, and widened by the hindcast."
 
 
 def profiles(fit: Any) -> Figure:
     target = fit.target
-    rows = fit.rows[["run_id", "params", "samples", "flops", "budget", target]]
+    rows = fit.rows.loc[thinned(len(fit.rows)), [*_PROFILE_COLUMNS, target]]
     found = int((fit.slices.state == SliceState.OK).sum())
     every = found == len(fit.profiles.budgets)
     others = "" if every else " The others have no optimum inside the sizes that were run."
@@ -73,7 +76,8 @@ def optima_table(fit: Any) -> Table:
     )
 
 
-def frontier(forecast: Forecast, name: str) -> Figure:
+def frontier(curves: Curves, name: str) -> Figure:
+    forecast = curves.forecast
     symbol = "N" if name == "params_opt" else "D"
     best = _combined(forecast)
     stated = best[["flops", name, f"{name}_lo", f"{name}_hi"]].assign(what="forecast")
@@ -83,7 +87,7 @@ def frontier(forecast: Forecast, name: str) -> Figure:
         f"frontier-{symbol}",
         f"{'Parameters' if symbol == 'N' else 'Samples'} at the optimum",
         _scheme(forecast),
-        lambda ax: figures.plot_frontier(forecast, name, ax=ax),  # type: ignore[arg-type]
+        lambda ax: figures.draw_frontier(ax, forecast, name, *_shown(curves, name)),
         points,
         "flops",
         name,
@@ -95,8 +99,10 @@ def frontier(forecast: Forecast, name: str) -> Figure:
     )
 
 
-def law(forecast: Forecast, target: str, verdict: Verification | None) -> Figure:
+def law(curves: Curves, target: str, verdict: Verification | None) -> Figure:
+    forecast = curves.forecast
     rows = fitted_rows(forecast, target)
+    rows = rows[thinned(len(rows))]
     names = ["run_id", "params", "flops"]
     points = rows[[*names, target]].assign(what="run")
     best = _combined(forecast)
@@ -112,7 +118,7 @@ def law(forecast: Forecast, target: str, verdict: Verification | None) -> Figure
         points = pd.concat([points, new], ignore_index=True)
 
     def plot(ax: Any) -> None:
-        figures.plot_law(forecast, target, ax=ax)
+        figures.draw_law(ax, forecast, target, *_shown(curves, target))
         if len(new):
             ax.plot(new["flops"], new[target], "x", ms=5, mew=1.2, color=ORANGE, zorder=6)
 
@@ -136,6 +142,7 @@ def law(forecast: Forecast, target: str, verdict: Verification | None) -> Figure
 
 def link(boot: Bootstrap, level: float) -> Figure:
     rows = boot.fit.rows[["run_id", "params", "flops", "loss", "mean_return"]]
+    rows = rows[thinned(len(rows))]
     return draw(
         "link",
         "Return against loss",
@@ -155,7 +162,8 @@ def link(boot: Bootstrap, level: float) -> Figure:
 def hindcast(past: Hindcast, name: str, level: float) -> Figure:
     frame = past.to_frame(level)
     frame = frame[(frame["quantity"] == name) & (frame["method"] == COMBINED)]
-    points = frame[["origin", "budget", "extrapolation", "observed", "predicted", "lo", "hi"]]
+    columns = ["origin", "budget", "extrapolation", "observed", "predicted", "lo", "hi"]
+    points = frame.loc[thinned(len(frame)), columns]
     points = points.assign(ratio=points["observed"] / points["predicted"])
     held = int(frame["inside"].sum())
     return draw(
@@ -265,30 +273,31 @@ def residuals(found: Residuals, fit: Any, key: str, against: str) -> Figure:
         f"Residuals of {found.method}",
         "Every fitted row over its fitted value; lines: means of neighbouring rows.",
         lambda ax: diagnostics.plot_residuals(fit, "flops", ax=ax),
-        rows,
+        rows[thinned(len(rows))],
         "flops",
         "residual",
         label=lambda r: f"{clipped(str(r['run_id']), 60)}: {diagnostics.describe(r, found)}",
     )
 
 
-def comparison(forecasts: Mapping[str, Forecast], name: str) -> Figure:
+def comparison(every: Mapping[str, Curves], name: str) -> Figure:
     """One law of several forecasts, with the rows of their tables as numbers."""
     parts = []
-    for who, forecast in forecasts.items():
-        best = _combined(forecast)
+    for who, curves in every.items():
+        best = _combined(curves.forecast)
         columns = ["flops", name, f"{name}_lo", f"{name}_hi"]
         parts.append(best[columns].assign(forecast=who))
     points = pd.concat(parts, ignore_index=True)
     write = quantity if name in WORDS else count
     said = WORDS[name].capitalize() if name in WORDS else {"params_opt": "N_opt"}.get(name, "D_opt")
-    levels = sorted({percent(forecast.level) for forecast in forecasts.values()})
+    levels = sorted({percent(curves.forecast.level) for curves in every.values()})
+    drawn = {who: (curves.forecast, *_shown(curves, name)) for who, curves in every.items()}
     return draw(
         f"comparison-{name}",
         f"{said} side by side",
         f"Averages of methods with {' and '.join(levels)} bands of the expected value; dashed "
         "beyond the largest budget of each log.",
-        lambda ax: figures.plot_comparison(forecasts, name, ax=ax),  # type: ignore[arg-type]
+        lambda ax: draw_comparison(ax, drawn, name),
         points,
         "flops",
         name,
@@ -301,6 +310,13 @@ def comparison(forecasts: Mapping[str, Forecast], name: str) -> Figure:
 
 def _combined(forecast: Forecast) -> pd.DataFrame:
     return forecast.table[forecast.table["method"] == COMBINED]
+
+
+def _shown(curves: Curves, name: str) -> tuple[NDArray[np.float64], dict]:
+    """The range of compute that a figure shows, from the log to the forecast, and the curve."""
+    farthest = max(float(curves.forecast.table["flops"].max()), curves.forecast.ensemble.flops_max)
+    grid = curves.within(0.0, farthest)
+    return grid, curves.read(name, grid)
 
 
 def _scheme(forecast: Forecast) -> str:

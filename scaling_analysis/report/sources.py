@@ -1,5 +1,6 @@
 """What a figure takes from a forecast or a bootstrap: curves, optima, rows."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,90 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.errors import ReportError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
+from scaling_analysis.forecasting.ensemble import value_columns
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.laws.profiles import SliceState
 
 Array = NDArray[np.float64]
 
+BEYOND = 10.0
+"""Curves and the calculator go on past the farthest budget forecast by this factor."""
+_NODES_A_DECADE = 24
+_POINTS_A_DECADE = 48
+
 
 def main_target(source: Forecast | Bootstrap) -> str:
     """What the optimum is an optimum of: "loss" or "mean_return"."""
     return source.ensemble.target if isinstance(source, Forecast) else source.fit.target
+
+
+class Curves:
+    """The laws of a forecast along compute, each worked out once and read at any compute.
+
+    Exact at the nodes; between them a cubic spline in logs. The spline is broken where the curves
+    are: at the largest budget of the log, where the widening begins, and at the distances of the
+    hindcast, where the weights of the methods turn.
+    """
+
+    def __init__(self, forecast: Forecast) -> None:
+        self.forecast = forecast
+        e, farthest = forecast.ensemble, float(forecast.table["flops"].max())
+        fits = [member.fit for member in (e.losses or e.returns).values()]
+        start = min(float(fit.rows["flops"].min()) for fit in fits)
+        stop = max(farthest, e.flops_max) * BEYOND
+        breaks = np.array([e.flops_max])
+        if e.hindcast is not None:
+            cells = e.hindcast.cells
+            breaks = np.append(breaks, e.flops_max * (cells["budget"] / cells["origin"]).unique())
+        self._breaks = _apart(breaks[(breaks > start) & (breaks < stop)], start, stop)
+        nodes = [forecast.table["flops"].to_numpy(np.float64)]
+        for low, high in pairwise(self._breaks):
+            decades = np.log10(high / low)
+            nodes.append(np.geomspace(low, high, 3 + int(_NODES_A_DECADE * decades)))
+        self._nodes = np.unique(np.concatenate(nodes))
+        dense = int(np.ceil(_POINTS_A_DECADE * np.log10(stop / start))) + 1
+        self.flops = np.unique(np.concatenate([np.geomspace(start, stop, dense), self._breaks]))
+        self.flops = np.unique(np.concatenate([self.flops, forecast.table["flops"]]))
+        self._exact: dict[str, dict[str, Array]] = {}
+
+    def read(self, quantity: str, flops: Array | None = None) -> dict[str, Array]:
+        """As `law_curve`, at `flops` within the range of `self.flops`, or at all of those."""
+        if quantity == "samples_opt":  # a larger model sees fewer samples: the ends swap
+            size, c = self.read("params_opt", flops), self.flops if flops is None else flops
+            samples = self.forecast.ensemble.cost.samples
+            ends = (("value", "value"), ("lo", "hi"), ("hi", "lo"))
+            return {name: samples(size[other], c) for name, other in ends}
+        if quantity not in self._exact:
+            self._exact[quantity] = law_curve(self.forecast, quantity, self._nodes)
+        at = self.flops if flops is None else np.asarray(flops, dtype=np.float64)
+        return {name: self._between(y, at) for name, y in self._exact[quantity].items()}
+
+    def within(self, low: float, high: float) -> Array:
+        """The dense compute from `low` to `high` [FLOP]."""
+        return self.flops[(self.flops >= low * (1 - 1e-9)) & (self.flops <= high * (1 + 1e-9))]
+
+    def _between(self, values: Array, flops: Array) -> Array:
+        from scipy.interpolate import CubicSpline
+
+        out = np.full(len(flops), np.nan)
+        for low, high in pairwise(self._breaks):
+            side = (self._nodes >= low) & (self._nodes <= high)
+            side &= np.isfinite(values) & (values > 0)
+            x = self._nodes[side]
+            if len(x) > 1:
+                at = (flops >= x[0]) & (flops <= x[-1])
+                spline = CubicSpline(np.log(x), np.log(values[side]))
+                out[at] = np.exp(spline(np.log(flops[at])))
+        return out
+
+
+def _apart(breaks: Array, start: float, stop: float) -> Array:
+    """Breaks with both ends, those left out that follow another one by less than 3 %."""
+    kept = [start]
+    for each in np.sort(breaks):
+        if each > kept[-1] * 1.03 and each < stop / 1.03:
+            kept.append(float(each))
+    return np.array([*kept, stop])
 
 
 def law_curve(
@@ -39,16 +115,9 @@ def law_curve(
                 "hi": e.cost.samples(lo, flops),
             }
         law = e.predict(f"{quantity}_opt", flops)
-        lo, hi = law.interval(level)
-        noise = e.noise[quantity]
-        run_lo, run_hi = law.plus(noise.sd, noise.dof).interval(level)
-        return {
-            "value": np.exp(law.log),
-            "lo": lo,
-            "hi": hi,
-            "run_lo": run_lo,
-            "run_hi": run_hi,
-        }
+        columns = value_columns(quantity, law, e, level)
+        rename = {quantity: "value"}
+        return {rename.get(k, k.removeprefix(f"{quantity}_")): v for k, v in columns.items()}
     name = quantity if quantity in ("params_opt", "samples_opt") else "value_opt"
     band = source.interval(name, flops=flops, level=level)
     return {"value": getattr(source.fit, name)(flops), "lo": band.lo, "hi": band.hi}

@@ -19,6 +19,7 @@ from scaling_analysis.report.axes import (
     given_or_new,
     jittered,
     logarithmic,
+    thinned,
 )
 from scaling_analysis.report.wording import clipped, compute, count, percent
 
@@ -52,6 +53,10 @@ def plot_hindcast(
     -------
     Axes
         Filled dots: the combined forecast held; red crosses: it missed. Small marks: the baselines.
+
+    Examples
+    --------
+    >>> sa.plot_hindcast(sa.hindcast(runs), "loss_opt")                        # doctest: +SKIP
     """
     ax = given_or_new(ax)
     frame = hindcast.to_frame(level)
@@ -62,6 +67,7 @@ def plot_hindcast(
     if frame.empty:
         raise ReportError(f"the hindcast has no {quantity!r}; it has {', '.join(sorted(known))}")
     own = frame[frame["method"] == COMBINED]
+    own = own[thinned(len(own))]
     ratio = (own["observed"] / own["predicted"]).to_numpy(np.float64)
     distance = jittered(own["extrapolation"].to_numpy(np.float64))
     lo, hi = (own[name] / own["predicted"] for name in ("lo", "hi"))
@@ -69,6 +75,7 @@ def plot_hindcast(
     styles = {"persistence": ("_", ORANGE), "log-line": ("x", PURPLE)}
     for name in BASELINES:
         other = frame[frame["method"] == name]
+        other = other[thinned(len(other))]
         marker, colour = styles[name]
         ax.plot(
             other["extrapolation"],
@@ -107,6 +114,10 @@ def plot_verification(
     Axes
         One line a run, smallest compute on top: bar and tick are the forecast, the dot is the run
         (a red cross where it lies outside).
+
+    Examples
+    --------
+    >>> sa.plot_verification(sa.verify(forecast, plan, runs), "loss")          # doctest: +SKIP
     """
     ax = given_or_new(ax)
     judged = verification.runs[verification.runs["status"] == "ok"]

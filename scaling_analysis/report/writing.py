@@ -14,9 +14,12 @@ from scaling_analysis.forecasting.forecasting import forecast as make_forecast
 from scaling_analysis.forecasting.members import Methods
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.verification import Verification
+from scaling_analysis.progress import progress_bar
 from scaling_analysis.report.composing import Study, compose
 from scaling_analysis.report.html import render_html
+from scaling_analysis.report.model import Report
 from scaling_analysis.report.pdf import render_pdf
+from scaling_analysis.report.sources import Curves
 from scaling_analysis.runlog import load_episodes, load_runs, select
 from scaling_analysis.runlog.audit import audit
 from scaling_analysis.runlog.writing import replacing
@@ -120,37 +123,46 @@ def write_report(
     logs = _opened(source, given, agent, task)
     options = Options(flops, methods, level, n_resamples, rng)
     studies, refused = [], {}
-    for name, log in logs.items():
-        try:
-            studies.append(_study(name, log, options))
-        except ScalingError as error:
-            if len(logs) == 1:
-                raise
-            refused[name] = str(error)
+    with progress_bar("forecasts", len(logs)) as advance:
+        for name, log in logs.items():
+            try:
+                studies.append(_study(name, log, options))
+            except ScalingError as error:
+                if len(logs) == 1:
+                    raise
+                refused[name] = str(error)
+            advance(1)
     if not studies:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
         raise ReportError(f"none of {len(logs)} parts allows a forecast. {reasons}")
-    report = compose(
-        studies,
-        title=title or "Scaling of " + ", ".join(study.name for study in studies),
-        command=command,
-        refused=refused,
-    )
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    made: dict[str, Path] = {}
-    for name in formats:
-        made[name] = folder / f"report.{name}"
-        if name == "json":
-            report.save(made[name])
-            continue
-        content = render_html(report).encode() if name == "html" else render_pdf(report)
-        try:
-            with replacing(made[name]) as file:
-                file.write(content)
-        except OSError as error:
-            raise ReportError(f"{made[name]}: cannot write it ({error.strerror})") from error
+    made = {}
+    with progress_bar("report", 1 + len(formats)) as advance:
+        report = compose(
+            studies,
+            title=title or "Scaling of " + ", ".join(study.name for study in studies),
+            command=command,
+            refused=refused,
+        )
+        advance(1)
+        for name in formats:
+            made[name] = _write(report, folder / f"report.{name}")
+            advance(1)
     return made
+
+
+def _write(report: Report, path: Path) -> Path:
+    """The report in the format that the suffix names."""
+    if path.suffix == ".json":
+        return report.save(path)
+    content = render_html(report).encode() if path.suffix == ".html" else render_pdf(report)
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot write it ({error.strerror})") from error
+    return path
 
 
 def _study(name: str, log: Opened, options: Options) -> Study:
@@ -174,7 +186,13 @@ def _study(name: str, log: Opened, options: Options) -> Study:
             f"the verification judges forecast {verification.forecast_hash[:12]}, and this one is "
             f"{forecast.hash[:12]}: verify again"
         )
-    return Study(name, forecast, log.runs, audit(log.runs, log.episodes), verification)
+    return Study(
+        name=name,
+        curves=Curves(forecast),
+        runs=log.runs,
+        audit=audit(log.runs, log.episodes),
+        verification=verification,
+    )
 
 
 def default_flops(runs: pd.DataFrame, reach: Sequence[float] = REACH) -> list[float]:

@@ -123,23 +123,24 @@ def estimate_components(
         return both[np.isfinite(both).all(axis=1)]
 
     def expected(variances: Array) -> Array:
-        noise = np.sqrt(variances[0]) * z_group + np.sqrt(variances[1]) * z_row
-        found = sums(residuals(noise))
-        if len(found) < probes // 2:
+        """Mean sums (cases, 2) of refits to noise of variances (cases, 2), all in one call."""
+        noise = np.concatenate([np.sqrt(a) * z_group + np.sqrt(b) * z_row for a, b in variances])
+        found = [sums(each) for each in np.split(residuals(noise), len(variances))]
+        if min(map(len, found)) < probes // 2:
             raise ValueError("most fits to simulated noise fail")
-        return found.mean(axis=0)
+        return np.array([each.mean(axis=0) for each in found])
 
     target = sums(observed[None])[0]
     single = n_groups == n_rows
     unit = np.array([0.0 if single else scale**2, scale**2])
-    share = np.stack([expected(unit * on) / scale**2 for on in np.eye(2)], axis=1)
+    share = expected(np.diag(unit)).T / scale**2
     if share[0, 1] < 1e-6 * n_rows:
         raise ValueError("the fit has as many parameters as rows")
     if not single and share[1, 0] < 1e-6 * n_rows:
         raise ValueError("the fit absorbs what the rows of a unit share")
     variances = _solve(share, target, single)
     for _ in range(_ROUNDS):
-        missing = target - expected(variances)
+        missing = target - expected(variances[None])[0]
         variances = _solve(share, share @ variances + missing, single)
     return Components(group=float(np.sqrt(variances[0])), row=float(np.sqrt(variances[1])))
 

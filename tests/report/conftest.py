@@ -6,19 +6,24 @@ import pytest
 
 import scaling_analysis as sa
 from scaling_analysis.forecasting.simulation import AdditiveSurface, simulate_runs
+from scaling_analysis.report.composing import Study, compose
+from scaling_analysis.report.model import Report
+from scaling_analysis.report.sources import Curves
 
 SCRIPT = "</script><img src=x onerror=alert(1)>"
 TYPST = '#include("x") $x_1$ *b* \\ ]'
+ARABIC = "\u202e\u0645\u0631\u062d\u0628\u0627 $x$"
+"""Right-to-left, with an override of direction before it."""
 LAW = AdditiveSurface(E=0.25, A=60.0, alpha=0.45, B=200.0, beta=0.38)
 
 
-def simulated(**options) -> pd.DataFrame:
+def simulated(copies: int = 2, **options) -> pd.DataFrame:
     budgets = [1e10, 3e10, 1e11, 3e11, 1e12, 3e12]
     return simulate_runs(
         LAW,
         np.geomspace(2e3, 4e5, 9),
         budgets,
-        seeds=2,
+        seeds=copies,
         sizes_per_budget=6,
         run_noise=0.01,
         checkpoint_noise=0.004,
@@ -34,10 +39,10 @@ def hostile_runs() -> pd.DataFrame:
     runs = simulated()
     runs["run_id"] = runs["run_id"] + SCRIPT
     runs["agent"], runs["task"], runs["protocol"] = SCRIPT, TYPST, f"{SCRIPT}{TYPST}"
-    runs["device"] = TYPST
+    runs["device"], runs["git_commit"] = TYPST, ARABIC
     runs["time_utc"] = "2026-01-02T03:04:05+00:00"
     first = runs["run_id"] == runs["run_id"].iloc[0]
-    runs.loc[first, ["status", "note"]] = ["excluded", f"{TYPST} {SCRIPT}"]
+    runs.loc[first, ["status", "note"]] = ["excluded", f"{TYPST} {SCRIPT} {ARABIC}"]
     return runs
 
 
@@ -65,3 +70,20 @@ def verification(hostile_runs, forecast) -> sa.Verification:
     new.loc[0, "loss"] *= 2
     new["time_utc"] = "2026-02-02T03:04:05+00:00"
     return sa.verify(forecast, plan, pd.concat([hostile_runs, new], ignore_index=True))
+
+
+@pytest.fixture(scope="session")
+def report(hostile_runs, forecast, verification) -> Report:
+    """The report of all of it, with markup in title and command."""
+    study = Study(
+        name=SCRIPT,
+        curves=Curves(forecast),
+        runs=hostile_runs,
+        audit=sa.audit(hostile_runs),
+        verification=verification,
+    )
+    return compose(
+        [study],
+        title=f"Scaling of {SCRIPT} on {TYPST}",
+        command=f"scaling report '{SCRIPT}'",
+    )

@@ -2,13 +2,16 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from scipy.interpolate import interp1d
 
 import scaling_analysis as sa
-from scaling_analysis.report.axes import MOST_MARKS, RED, thinned
-from scaling_analysis.report.sources import law_curve, observed_optima, profile_fit
+from scaling_analysis.report import pictures
+from scaling_analysis.report.axes import BLUE, MOST_MARKS, ORANGE, RED, thinned
+from scaling_analysis.report.residuals import Residuals
+from scaling_analysis.report.sources import Curves, law_curve, observed_optima, profile_fit
 
 
 @pytest.fixture
@@ -114,6 +117,114 @@ def test_a_run_outside_its_interval_is_a_red_cross(verification, ax):
     assert not any(text.get_parse_math() for text in ax.get_yticklabels())
     with pytest.raises(sa.ReportError, match="no planned run"):
         sa.plot_verification(verification, "accuracy", ax=ax)
+
+
+def test_residuals_are_logs_of_observed_over_fitted(forecast, ax):
+    boot = forecast.ensemble.losses["parametric-additive"]
+    assert sa.plot_residuals(boot, ax=ax) is ax
+    rows = boot.fit.rows
+    expected = np.log(rows["loss"] / boot.fit.fitted_values())
+    drawn = line(ax, "o")
+    assert np.allclose(drawn, np.column_stack([rows["flops"], expected]))
+    means = [each.get_ydata() for each in ax.lines if each.get_color() == ORANGE]
+    assert 2 <= len(means) <= 8
+    assert all(np.ptp(y) == 0 and abs(y[0]) < np.abs(expected).max() for y in means)
+    assert "%" in ax.yaxis.get_major_formatter()(0.1, 0)
+    with pytest.raises(sa.ReportError, match="'flops', 'params', 'fitted', 'normal'"):
+        sa.plot_residuals(boot, "time")  # pyright: ignore[reportArgumentType]
+
+
+def test_ordered_residuals_lie_on_normal_quantiles(forecast, ax):
+    fit = forecast.ensemble.losses["parametric-additive"].fit
+    sa.plot_residuals(fit, "normal", ax=ax)
+    x, y = line(ax, "o").T
+    assert np.all(np.diff(x) > 0)
+    assert np.all(np.diff(y) >= 0)
+    assert np.sqrt(np.mean(y**2)) == pytest.approx(1)
+    assert x[0] == pytest.approx(-x[-1])
+
+
+def test_the_share_of_a_run_is_that_of_its_rows():
+    rng = np.random.default_rng(3)
+    run = np.repeat(np.arange(400), 6)
+    noise = 0.03 * rng.standard_normal(400)[run] + 0.04 * rng.standard_normal(len(run))
+    rows = pd.DataFrame({"run_id": run.astype(str), "residual": noise, "flops": 1.0})
+    found = Residuals(method="", target="loss", space="log", rows=rows)
+    assert found.run_share == pytest.approx(9 / 25, abs=0.05)
+    assert found.rms == pytest.approx(0.05, rel=0.05)
+
+
+def test_the_misfit_is_that_of_the_optima(forecast, ax):
+    sa.plot_misfit(forecast, "loss", ax=ax)
+    optima = observed_optima(forecast, "loss")
+    by_name = {each.get_label(): each for each in ax.lines}
+    for name in ("isoflop-vertex", "parametric-additive"):
+        law = forecast.ensemble.losses[name].fit.value_opt(optima["flops"].to_numpy())
+        assert np.allclose(by_name[name].get_ydata(), np.log(optima["value"] / law))
+    assert not any(text.get_parse_math() for text in ax.get_legend().get_texts())
+
+
+@pytest.mark.parametrize("quantity", ["params_opt", "loss", "mean_return"])
+def test_every_method_says_what_its_row_of_the_forecast_says(forecast, ax, quantity):
+    sa.plot_methods(forecast, quantity, ax=ax)
+    table = forecast.table[forecast.table["flops"] == forecast.table["flops"].min()]
+    said = {row["method"]: row[quantity] for _, row in table.iterrows()}
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert labels[0] == "average"
+    assert {"persistence", "log line"} <= set(labels)
+    points = np.concatenate(
+        [np.column_stack(each.get_data()) for each in ax.lines if each.get_marker() in "so"]
+    )
+    assert points[0, 0] == pytest.approx(said["combined"])
+    for name in ("persistence", "log-line"):
+        at = -labels.index(name.replace("-", " "))
+        assert points[points[:, 1] == at, 0] == pytest.approx(said[name])
+
+
+def test_forecasts_are_compared_on_one_axes_and_named_as_they_are(forecast, ax):
+    sa.plot_comparison({"$x$": forecast, "other": forecast}, "loss", ax=ax)
+    assert [text.get_text() for text in ax.texts] == ["$x$", "other"]
+    assert not any(text.get_parse_math() for text in ax.texts)
+    dashed = [each for each in ax.lines if each.get_linestyle() == "--"]
+    assert len(dashed) == 2
+    assert all((each.get_xdata() > forecast.ensemble.flops_max).all() for each in dashed)
+    at = forecast.table[forecast.table["method"] == "combined"].iloc[-1]
+    assert dashed[0].get_xydata()[-1] == pytest.approx([at["flops"], at["loss"]])
+
+
+def test_a_curve_goes_through_its_points_and_on(ax):
+    x = np.geomspace(1e15, 1e18, 12)
+    noise = np.random.default_rng(2).normal(scale=0.01, size=12)
+    fit = sa.fit_curve(x, 3e5 * x**-0.3 * np.exp(noise), form="power")
+    sa.plot_curve(fit, x_name="Compute C [FLOP]", ax=ax)
+    assert np.allclose(line(ax, "o")[:, 0], x)
+    curves = [each for each in ax.lines if each.get_color() == BLUE]
+    ahead = curves[1].get_xdata()
+    assert ahead.max() == pytest.approx(10 * x.max())
+    assert np.allclose(curves[1].get_ydata(), fit.predict(ahead)["value"])
+    assert ax.get_xlabel() == "Compute C [FLOP]"
+
+
+def test_curves_between_their_nodes_are_those_of_the_forecast(forecast):
+    curves = Curves(forecast)
+    rng = np.random.default_rng(1)
+    c = np.exp(rng.uniform(*np.log(curves.flops[[0, -1]]), 25))
+    for name in ("params_opt", "samples_opt", "loss", "mean_return"):
+        exact, read = law_curve(forecast, name, c), curves.read(name, c)
+        assert read["value"] == pytest.approx(exact["value"], rel=3e-4)
+        for end in set(exact) - {"value"}:
+            assert read[end] == pytest.approx(exact[end], rel=3e-3)
+
+
+def test_numbers_of_long_logs_are_thinned_as_the_marks_are(forecast):
+    fit = profile_fit(forecast, "loss")
+    copies = -(-3 * MOST_MARKS // len(fit.rows))
+    rows = pd.concat([fit.rows] * copies, ignore_index=True)
+    long = sa.fit_isoflop(rows.assign(run_id=[f"r{i}" for i in range(len(rows))]), space="log")
+    figure = pictures.profiles(long)
+    assert MOST_MARKS / 2 < len(figure.csv.splitlines()) - 1 <= MOST_MARKS
+    assert len(figure.marks) <= 400
+    assert len(figure.svg) < 1e6
 
 
 def test_marks_are_thinned_evenly():

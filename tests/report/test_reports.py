@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -13,18 +17,14 @@ import scaling_analysis as sa
 from scaling_analysis.report import html, pdf, wording, writing
 from scaling_analysis.report.composing import Study, compose
 from scaling_analysis.report.model import Report
+from scaling_analysis.report.sources import Curves
 
-from .conftest import SCRIPT, TYPST, simulated
+from .conftest import ARABIC, SCRIPT, TYPST, simulated
 
 
 @pytest.fixture(scope="module")
-def report(hostile_runs, forecast, verification) -> Report:
-    study = Study(SCRIPT, forecast, hostile_runs, sa.audit(hostile_runs), verification)
-    return compose(
-        [study],
-        title=f"Scaling of {SCRIPT} on {TYPST}",
-        command=f"scaling report '{SCRIPT}'",
-    )
+def printed(report) -> bytes:
+    return pdf.render_pdf(report)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def test_texts_of_the_log_stay_texts_in_the_page(page):
     assert not [tag for tag, _ in parsed.elements if tag == "img"]
     assert sum(tag == "script" for tag, _ in parsed.elements) == 2
     assert not [name for _, attrs in parsed.elements for name in attrs if name.startswith("on")]
-    assert SCRIPT in parsed.text
-    assert TYPST in parsed.text
+    for text in (SCRIPT, TYPST, ARABIC):
+        assert text in parsed.text
 
 
 def test_the_page_asks_for_nothing(page):
@@ -135,10 +135,24 @@ def test_verification_and_exclusions_are_there(report, verification):
     assert TYPST.split()[0] in excluded[1]
 
 
-def test_the_pdf_sets_hostile_texts_and_is_the_same_twice(report):
-    made = pdf.render_pdf(report)
-    assert made.startswith(b"%PDF")
-    assert made == pdf.render_pdf(report)
+def test_the_pdf_is_the_same_twice(report, printed):
+    assert printed.startswith(b"%PDF")
+    assert printed == pdf.render_pdf(report)
+
+
+def test_texts_of_the_log_stay_texts_in_the_pdf(printed, tmp_path):
+    if shutil.which("pdftotext") is None:
+        if os.environ.get("SCALING_REQUIRE_BROWSER"):
+            pytest.fail("SCALING_REQUIRE_BROWSER is set, but there is no pdftotext")
+        pytest.skip("no pdftotext is installed (apt-get install poppler-utils)")
+    path = tmp_path / "report.pdf"
+    path.write_bytes(printed)
+    command = ["pdftotext", "-raw", str(path), "-"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # Long names may be broken anywhere.
+    joined = re.sub(r"[\s\u200b-\u200f\u202a-\u202e]", "", text)
+    for shown in (SCRIPT, TYPST, ARABIC.split()[0].strip("\u202e")):
+        assert re.sub(r"\s", "", shown) in joined
 
 
 def test_a_report_is_plain_data(report, tmp_path):
@@ -196,6 +210,110 @@ def test_what_cannot_be_reported_is_refused(hostile_runs, forecast, verification
     one = hostile_runs[hostile_runs["status"] == "ok"].iloc[[0]]
     with pytest.raises(sa.ScalingError, match="no method could be fitted"):
         sa.write_report(one, tmp_path, n_resamples=20)
+
+
+@pytest.fixture(scope="module")
+def compared(hostile_runs, forecast, tmp_path_factory):
+    """The same study under two names, as HTML and as data."""
+    folder = tmp_path_factory.mktemp("compared")
+    study = folder / "study"
+    study.mkdir()
+    sa.write_runs(hostile_runs, study / "runs.csv")
+    forecast.save(study / "forecast.json")
+    made = sa.write_report({"old": study, SCRIPT: study}, folder, formats=("html", "pdf", "json"))
+    return made, Report.load(made["json"])
+
+
+def test_two_studies_stand_side_by_side_and_are_compared(compared, forecast):
+    made, report = compared
+    assert [section.key for section in report.sections] == ["side-by-side", "compared"]
+    assert [part.name for part in report.parts] == ["old", SCRIPT]
+    rows = report.sections[0].tables[0].rows
+    assert len(rows) == 4  # two forecasts of two budgets
+    assert rows[0][1:] == rows[2][1:]
+    verdict = report.sections[1].tables[0].rows
+    against = sa.compare_recipes(forecast, forecast, [3e12, 1e13, 2e13], level=0.9)
+    assert [row[1] for row in verdict] == ["3×10¹²", "10¹³", "2×10¹³"]
+    for row, (_, expected) in zip(verdict, against.iterrows(), strict=True):
+        assert row[2].startswith(wording.times(expected["multiplier"]))
+        assert row[3] == wording.percent(expected["better"])
+        assert expected["multiplier_lo"] < 1 < expected["multiplier_hi"]
+    assert made["pdf"].read_bytes().startswith(b"%PDF")
+
+
+def test_parts_share_no_id_and_have_a_calculator_each(compared):
+    page = compared[0]["html"].read_text(encoding="utf-8")
+    elements = Page(page).elements
+    ids = [attrs["id"] for tag, attrs in elements if "id" in attrs and tag not in ("path", "g")]
+    ids = [each for each in ids if each]
+    assert len(ids) == len(set(ids))
+    data = embedded(page)
+    assert list(data) == ["1-", "2-"]
+    for key, part in data.items():
+        for figure in part["figures"]:
+            assert figure.startswith(key)
+            assert f"fig-{figure}" in ids
+    levels = [int(tag[1]) for tag, _ in elements if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))  # none is skipped
+
+
+def test_every_task_of_a_log_is_a_part_and_one_that_allows_no_forecast_is_named(tmp_path):
+    runs = simulated().drop(columns=["mean_return", "return_se", "episodes", "protocol"])
+    one = runs[runs["run_id"] == runs["run_id"].iloc[0]].head(1)
+    log = pd.concat(
+        [runs.assign(task="maze"), runs.assign(task="chess"), one.assign(task="go")],
+        ignore_index=True,
+    )
+    log["run_id"] = log["task"] + log["run_id"]
+    options = {"methods": ["isoflop-vertex"], "flops": [1e13], "n_resamples": 20}
+    made = sa.write_report(log, tmp_path, formats=("json",), **options)
+    report = Report.load(made["json"])
+    assert [part.name for part in report.parts] == ["simulated on maze", "simulated on chess"]
+    said = report.sections[0].paragraphs
+    assert any(text.startswith("No forecast of simulated on go: ") for text in said)
+    # Losses of two tasks have nothing to do with one another.
+    assert "compared" not in [section.key for section in report.sections]
+    with pytest.raises(sa.ScalingError, match="no method could be fitted"):
+        sa.write_report(log, tmp_path, task="go", **options)
+
+
+def test_several_sources_bring_their_own_forecasts(hostile_runs, forecast, tmp_path):
+    with pytest.raises(sa.ReportError, match="forecast= belongs to one source, and 2 are given"):
+        sa.write_report([hostile_runs, hostile_runs], tmp_path, forecast=forecast)
+    with pytest.raises(sa.ReportError, match="no source"):
+        sa.write_report([], tmp_path)
+
+
+def test_rows_newer_than_the_forecast_are_named(hostile_runs, forecast):
+    late = hostile_runs.tail(2).assign(run_id="late")
+    runs = pd.concat([hostile_runs, late], ignore_index=True)
+    study = Study(
+        name="", curves=Curves(forecast), runs=runs, audit=sa.audit(runs), verification=None
+    )
+    report = compose([study], title="", command="")
+    left_out = next(s for s in report.parts[0].sections if s.key == "left-out")
+    assert ("ok", "2", "late") in [(row[0], row[2], row[3]) for row in left_out.tables[0].rows]
+
+
+def test_residuals_are_told_by_method(report, forecast):
+    section = next(s for s in report.parts[0].sections if s.key == "residuals")
+    table = section.tables[0]
+    fit = forecast.ensemble.losses["parametric-additive"].fit
+    residual = np.log(fit.rows["loss"] / fit.fitted_values())
+    row = next(row for row in table.rows if row[0] == "parametric-additive")
+    assert row[1] == str(len(fit.rows))
+    assert row[2] == wording.percent(float(np.sqrt(np.mean(residual**2))))
+    worst = fit.rows["run_id"].iloc[int(np.argmax(np.abs(residual)))]
+    assert wording.clipped(worst, 40) in row[5]
+
+
+@pytest.mark.slow
+def test_a_log_of_a_hundred_thousand_rows(tmp_path):
+    runs = simulated(copies=2800).drop(columns=["mean_return", "return_se", "episodes"])
+    assert len(runs) > 100_000
+    made = sa.write_report(runs, tmp_path, methods=["isoflop-vertex"], n_resamples=20)
+    assert made["html"].stat().st_size < 3e6
+    assert made["pdf"].stat().st_size < 3e6
 
 
 def test_defaults_come_from_the_log(hostile_runs):
