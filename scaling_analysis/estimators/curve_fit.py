@@ -26,13 +26,16 @@ from scaling_analysis.estimators.extrapolation import (
     replicate_rows,
 )
 from scaling_analysis.estimators.series import FARTHEST, Series
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class CurveFit:
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class CurveFit(Result):
     """A curve y(x) with its forecast: one named form, or the average of several."""
+
+    _error = FitError
 
     form: str
     """"auto" or the name of a form."""
@@ -159,11 +162,19 @@ class CurveFit:
             lines.append(f"{self.form}, y = {NAMED[self.form].equation}: {values}")
         return "\n".join(lines)
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row a point: x, y, weight, fitted; of replicates, one row each: the parameters."""
+        if self.sound.ndim:
+            return pd.DataFrame(self.parameters)
+        s = self.series
+        columns = {"x": s.x, "y": s.y, "weight": s.weights, "fitted": self.fitted_values()}
+        return pd.DataFrame(columns)
+
     def to_dict(self) -> dict[str, Any]:
         """The fit as plain data for JSON."""
         optional = {"theta": self.theta, "covariance": self.covariance}
         return {
-            "kind": "CurveFit",
+            "kind": type(self).__name__,
             "form": self.form,
             "series": self.series.to_dict(),
             "forms": list(self.forms),

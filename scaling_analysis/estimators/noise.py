@@ -75,7 +75,8 @@ def outlier_weights(log_x: Array, z: Array) -> Array:
 
     A point is an outlier where the robust lines through the four points before it and the four
     after it agree with each other better than either does with the point, and both miss it by five
-    robust standard deviations. A jump to a new level is none.
+    robust standard deviations, as does the cubic through its four nearest: that the curve bends
+    makes none of its points an outlier. Nor does a jump to a new level.
     """
     count, weights = len(z), np.ones(len(z))
     if count < 2 * _WINDOW + 1:
@@ -89,6 +90,7 @@ def outlier_weights(log_x: Array, z: Array) -> Array:
     scale = 1.4826 * np.median(np.abs(_neighbour_misses(log_x, z)[0]))
     limit = _OUTLIER * max(scale, LEAST_NOISE * float(z.std()))
     outlying = (miss > limit) & (miss > 2 * np.abs(sides[0] - sides[1]))
+    outlying &= np.abs(z[inner] - _cubic(log_x, z, inner)) > limit
     weights[inner[outlying]] = (limit / miss[outlying]) ** 2
     return weights
 
@@ -102,6 +104,18 @@ def _neighbour_misses(log_x: Array, z: Array) -> tuple[Array, NDArray[np.intp]]:
     share = np.where(reach > 0, (log_x[1:-1] - log_x[:-2]) / np.where(reach > 0, reach, 1.0), 0.5)
     miss = z[1:-1] - (1 - share) * z[:-2] - share * z[2:]
     return miss / np.sqrt(1 + share**2 + (1 - share) ** 2), np.arange(1, len(z) - 1)
+
+
+def _cubic(log_x: Array, z: Array, at: NDArray[np.intp]) -> Array:
+    """Lagrange's cubic through the two points before and the two after; infinite at tied places."""
+    rows = at[:, None] + np.array([-2, -1, 1, 2])
+    gaps = log_x[rows] - log_x[at][:, None]
+    spread = gaps[:, :, None] - gaps[:, None, :] + np.eye(4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Row k of `factors` holds gap_j / (gap_j - gap_k) for j other than k, and 1 for k itself.
+        factors = np.where(np.eye(4, dtype=bool), 1.0, gaps[:, None, :] / -spread)
+        value = (factors.prod(axis=2) * z[rows]).sum(axis=1)
+    return np.where(np.isfinite(value), value, np.inf)
 
 
 def _median_line(log_x: Array, z: Array, rows: NDArray[np.intp], at: Array) -> Array:

@@ -18,17 +18,20 @@ from scaling_analysis.estimators.extrapolation import (
 )
 from scaling_analysis.estimators.surface_forms import fit_form, law_of, natural_parameters
 from scaling_analysis.estimators.surface_rows import Surface
+from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SurfaceFit:
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class SurfaceFit(Result):
     """A surface y(x_1, ..., x_k) with its forecast: one named form, or the average of several.
 
     `parameters` are those of a quantity that falls as the inputs grow: y itself where it is
     "decreasing"; where it is "increasing", 1/y in log space and -y in linear space.
     """
+
+    _error = FitError
 
     form: str
     """"auto" or the name of a form."""
@@ -155,10 +158,19 @@ class SurfaceFit:
             lines.append(f"{self.form}: {values}")
         return "\n".join(lines)
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row a row fitted: inputs, y, weight, fitted; of replicates, one each: parameters."""
+        if self.sound.ndim:
+            return pd.DataFrame(self.parameters)
+        s = self.surface
+        inputs = dict(zip(s.inputs, np.exp(s.log_inputs), strict=True))
+        columns = {"y": s.y, "weight": s.weights, "fitted": self.fitted_values()}
+        return pd.DataFrame(inputs | columns)
+
     def to_dict(self) -> dict[str, Any]:
         """The fit as plain data for JSON."""
         return {
-            "kind": "SurfaceFit",
+            "kind": type(self).__name__,
             "form": self.form,
             "surface": self.surface.to_dict(),
             "forms": list(self.forms),

@@ -307,6 +307,15 @@ def test_json_round_trip():
         assert back.summary() == fit.summary()
 
 
+def test_tables_hold_points_or_replicates():
+    fit = sa.fit_curve(X, 3 * X**-0.2, form="power")
+    table = fit.to_frame()
+    assert table.columns.tolist() == ["x", "y", "weight", "fitted"]
+    np.testing.assert_allclose(table["fitted"], table["y"], rtol=1e-9)
+    replicates = fit.refit(weights=np.ones((3, 16))).to_frame()
+    np.testing.assert_allclose(replicates[["a", "b"]], [[3.0, 0.2]] * 3)
+
+
 def test_summary_tells_the_state_first():
     assert sa.fit_curve(X, 3 * X**-0.2, form="power").summary() == (
         "status: ok\n"

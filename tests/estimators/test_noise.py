@@ -48,6 +48,15 @@ def test_normal_noise_has_hardly_an_outlier(count):
     assert np.mean(found) < 0.04
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.002, 0.01])
+def test_a_bend_is_no_outlier(noise):
+    rng = np.random.default_rng(6)
+    t = np.linspace(7, 18, 16)
+    bent = np.log(40 * np.exp(-0.4 * t) + 0.7)
+    found = [(outlier_weights(t, bent + noise * rng.normal(size=16)) < 1).any() for _ in range(100)]
+    assert np.mean(found) < 0.03
+
+
 def test_an_outlier_loses_weight_by_its_size_and_alone():
     rng = np.random.default_rng(3)
     t = np.linspace(0, 10, 24)
