@@ -14,9 +14,8 @@ from training_backend.rollouts import (
     Timing,
     play_games,
     replay,
-    sample,
-    uniforms,
 )
+from training_backend.sampling import sample, uniforms
 from training_backend.tasks import nethack
 from training_backend.tasks.nethack_env import make_env, start_game
 from training_backend.tasks.nethack_protocol import PROTOCOLS
