@@ -66,7 +66,7 @@ def main() -> None:
             raise
         _fail(
             f"the package {error.name} is not installed. Training needs the extra `train`: "
-            "pip install 'scaling-analysis[train]'"
+            "pip install 'scaling-analysis[train]', or pip install -e '.[train]' in a checkout"
         )
 
 
