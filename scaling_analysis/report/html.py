@@ -20,8 +20,10 @@ def render_html(report: Report) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    # Short, since every letter of a drawing refers to its outline.
+    prefix = {figure.key: f"f{i}-" for i, figure in enumerate(report.figures)}
     environment.globals |= {
-        "drawing": _drawing,
+        "drawing": lambda figure: _drawing(figure, prefix[figure.key]),
         "equation": _equation,
         "percent": percent,
         "thinned": MOST_MARKS,
@@ -68,8 +70,10 @@ def _embedded(data: dict[str, Any]) -> Any:
     return _markup(text)
 
 
-def _drawing(figure: Figure) -> Any:
+def _drawing(figure: Figure, prefix: str) -> Any:
     """The SVG, made accessible, in the colours of the page, with a hover mark a point.
+
+    `prefix` goes before its ids: drawings share none on one page.
 
     The drawing holds no text of the log: matplotlib has turned all letters into outlines, and puts
     what it writes besides (comments) through no parser, so comments are taken out.
@@ -77,6 +81,8 @@ def _drawing(figure: Figure) -> Any:
     head, _, body = figure.svg.partition(">")
     label = escape(f"{figure.title}. {figure.caption}", quote=True)
     body = _without_comments(body)
+    for refers in ('id="', 'href="#', "url(#"):
+        body = body.replace(refers, refers + prefix)
     for black in ("#000000", "black"):
         body = body.replace(f"fill: {black}", "fill: currentColor")
         body = body.replace(f"stroke: {black}", "stroke: currentColor")

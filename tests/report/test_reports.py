@@ -91,9 +91,9 @@ def test_the_page_asks_for_nothing(page):
 
 def test_ids_are_unique_and_figures_are_named(page, report):
     elements = Page(page).elements
-    ids = [attrs["id"] for tag, attrs in elements if "id" in attrs and tag not in ("path", "g")]
+    ids = [attrs["id"] for _, attrs in elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
     named = [attrs for tag, attrs in elements if tag == "svg"]
-    assert len(set(ids) - {""}) >= len(report.parts[0].sections)
     figures = [figure.key for section in report.parts[0].sections for figure in section.figures]
     assert len(figures) == len(set(figures)) == len(named)
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in named)
@@ -244,9 +244,10 @@ def test_two_studies_stand_side_by_side_and_are_compared(compared, forecast):
 def test_parts_share_no_id_and_have_a_calculator_each(compared):
     page = compared[0]["html"].read_text(encoding="utf-8")
     elements = Page(page).elements
-    ids = [attrs["id"] for tag, attrs in elements if "id" in attrs and tag not in ("path", "g")]
-    ids = [each for each in ids if each]
+    ids = [attrs["id"] for _, attrs in elements if "id" in attrs]
     assert len(ids) == len(set(ids))
+    referred = re.findall(r'(?:href="#|url\(#)([^")]+)', page)
+    assert set(referred) <= set(ids)
     data = embedded(page)
     assert list(data) == ["1-", "2-"]
     for key, part in data.items():
