@@ -1,6 +1,10 @@
 """What every public result can do: print, show itself, convert, be saved and read."""
 
+import dataclasses
+import importlib
+import inspect
 import json
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 import scaling_analysis as sa
 from scaling_analysis.estimators.baselines import fit_log_line, fit_persistence
 from scaling_analysis.forecasting.simulation import AdditiveSurface, simulate_runs
+from scaling_analysis.results import Result
 
 HOSTILE = "</pre><script>alert(1)</script>"
 
@@ -77,10 +82,16 @@ RESULTS: dict[str, Make] = {
     "forecast": lambda runs, forecast, tmp: forecast,
     "hindcast": lambda runs, forecast, tmp: forecast.ensemble.hindcast,
     "verification": lambda runs, forecast, tmp: _verification(runs, forecast),
+    "curve": lambda runs, forecast, tmp: sa.fit_curve(
+        np.geomspace(1, 1e3, 8), np.geomspace(4, 2, 8), form="power_floor"
+    ),
+    "surface": lambda runs, forecast, tmp: sa.fit_surface(
+        runs[["params", "samples"]], runs["loss"], form="tied"
+    ),
     "audit": lambda runs, forecast, tmp: sa.audit(runs),
     "import": lambda runs, forecast, tmp: _imported(tmp),
 }
-WITHOUT_FIGURE = {"Audit", "Imported"}
+WITHOUT_FIGURE = {"Audit", "Imported", "SurfaceFit"}
 
 
 @pytest.fixture(scope="module", params=RESULTS)
@@ -129,6 +140,14 @@ def test_a_notebook_shows_table_figure_and_summary(result):
         assert message.split("<")[0].split("&")[0].split('"')[0].split("'")[0][:40] in html
 
 
+def test_a_notebook_shows_the_average_of_methods_and_the_scores(forecast):
+    assert "persistence" not in forecast._repr_html_().split("<details>")[0]
+    assert "params_opt_lo" in forecast._repr_html_()
+    scores = forecast.ensemble.hindcast._repr_html_().split("<details>")[0]
+    assert "persistence" in scores
+    assert "coverage_90" in scores
+
+
 def test_showing_it_leaves_no_figure_open(runs):
     import matplotlib.pyplot as plt
 
@@ -173,3 +192,20 @@ def test_a_damaged_file_is_named_with_what_to_do(runs, tmp_path):
 def test_a_place_that_cannot_be_written_is_a_typed_error(runs, tmp_path):
     with pytest.raises(sa.RunLogError, match="cannot write it"):
         sa.audit(runs).save(tmp_path / "absent" / "audit.json")
+
+
+def test_every_class_with_a_summary_is_a_result():
+    """What prints, shows itself, converts and is saved alike: everything a function returns."""
+    found = set()
+    for module in pkgutil.walk_packages(sa.__path__, "scaling_analysis."):
+        members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
+        found |= {
+            kind
+            for _, kind in members
+            if kind.__module__.startswith("scaling_analysis.")
+            and dataclasses.is_dataclass(kind)
+            and hasattr(kind, "summary")
+            and hasattr(kind, "to_dict")
+        }
+    assert len(found) > 15
+    assert {kind.__name__ for kind in found if not issubclass(kind, Result)} == set()
