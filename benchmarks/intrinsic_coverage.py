@@ -156,7 +156,14 @@ def main() -> None:
                 cache.write(json.dumps(line) + "\n")
                 cache.flush()
                 print(arguments.part, between, i, result, file=sys.stderr)
-    text = ["# Intrinsic fit on simulated learning curves", "", *__doc__.splitlines()[5:8], ""]
+    text = ["# Intrinsic fit on simulated learning curves", "", *__doc__.splitlines()[5:7], ""]
+    text += [
+        "`python benchmarks/intrinsic_coverage.py --simulations 100`, as far as the time went:"
+    ]
+    text += [
+        "the number of simulations stands in each row, and a second call goes on from the cache."
+    ]
+    text += [""]
     covered = [line for line in lines if line["part"] == "coverage"]
     compared = [line for line in lines if line["part"] == "inner"]
     if covered:

@@ -151,9 +151,9 @@ def fit_horizon(horizon: ArrayLike, samples: ArrayLike) -> HorizonFit:
     return HorizonFit(
         horizon=h,
         samples=y,
-        own=own,
-        per_step=per_step,
-        spread=spread,
+        own=np.asarray(own),
+        per_step=np.asarray(per_step),
+        spread=np.asarray(spread),
         status=FitStatus.DOUBTFUL if doubts else FitStatus.OK,
         messages=tuple(doubts),
     )

@@ -117,7 +117,7 @@ def fit_intrinsic(
         params_exponent=nothing,
         log_sample_exponent=nothing,
         log_params=nothing,
-        flops_ref=float(np.exp(np.log(rows["flops"]).median())),
+        flops_ref=float(np.exp(np.median(np.log(rows["flops"].to_numpy(dtype=float))))),
         cost_constant=_cost_constant(rows, cost),
     )
     fit = IntrinsicFit(
@@ -161,5 +161,5 @@ def _cost_constant(rows: pd.DataFrame, cost: Cost) -> float:
     """k of C = k N E: counted, or the typical one, in whose units I is then measured."""
     if cost.constant is not None:
         return cost.constant
-    log_k = np.log(rows["flops"]) - np.log(rows["params"]) - np.log(rows["samples"])
-    return float(np.exp(log_k.groupby(rows["params"]).mean().mean()))
+    n, d, c = (np.log(rows[name].to_numpy(dtype=float)) for name in ("params", "samples", "flops"))
+    return float(np.exp(pd.Series(c - n - d).groupby(n).mean().mean()))

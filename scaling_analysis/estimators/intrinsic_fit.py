@@ -238,7 +238,9 @@ class IntrinsicFit(Result):
             }
         )
 
-    def refit(self, weights: ArrayLike | None = None, response: ArrayLike | None = None) -> Self:
+    def refit(
+        self, weights: ArrayLike | None = None, response: ArrayLike | None = None
+    ) -> "IntrinsicFit":
         """The law refitted to R sets of weights or of responses, (R, rows) or (rows,) each.
 
         Each replicate starts from this optimum; many of them are shared out among processes.
@@ -334,6 +336,7 @@ class IntrinsicFit(Result):
             both_sides=data["both_sides"],
             status=FitStatus(data["status"]),
             messages=tuple(data["messages"]),
+            workers=None,
         )
 
     @property

@@ -121,7 +121,9 @@ class SaturatingFit(Result):
         value = saturating_value(self._curve(), np.log(self.rows["flops"].to_numpy(dtype=float)))
         return value if self.asymptote_fitted.ndim else value[0]
 
-    def refit(self, weights: ArrayLike | None = None, response: ArrayLike | None = None) -> Self:
+    def refit(
+        self, weights: ArrayLike | None = None, response: ArrayLike | None = None
+    ) -> "SaturatingFit":
         """The curve refitted to R sets of weights or of responses, (R, rows) or (rows,) each."""
         if self.asymptote_fitted.ndim:
             raise FitError("these are replicates already: refit the fit that they came from")
@@ -226,8 +228,8 @@ class SaturatingFit(Result):
         )
 
     def _curve(self) -> Saturating:
-        one = [np.atleast_1d(getattr(self, name)) for name in _PARAMETERS]
-        return Saturating(*one, self.squares, self.sound, np.empty(0))
+        start, end, middle, steep = (np.atleast_1d(getattr(self, name)) for name in _PARAMETERS)
+        return Saturating(start, end, middle, steep, self.squares, self.sound, np.empty(0))
 
     def _refusal(self) -> str:
         """Why A is not given, or nothing."""

@@ -76,7 +76,8 @@ class SaturatingProblem:
         found = minimize_huber(law, y / unit, weights, scaled, delta=np.inf)
         theta = found.theta * np.array([unit, unit, 1.0, 1.0])
         squares = 2 * found.objective * unit**2
-        return Saturating(*theta.T, squares, found.converged, profile)
+        start, end, log_middle, steepness = theta.T
+        return Saturating(start, end, log_middle, steepness, squares, found.converged, profile)
 
     def refined_profile(self, y: Array, weights: Array, found: Saturating) -> Array:
         """(G,) least squares at every A for one replicate, nodes dense around its optimum."""
