@@ -14,7 +14,6 @@ from training_backend.decoding import read_about
 from training_backend.tasks import nethack
 from training_backend.tasks.fields import Field
 
-
 STUCK_KEYS = 150
 """A recorded player that presses one key so often on end is stuck: the no-progress rule by which
 the protocols end an agent's game, as far as it can be told from keys."""
