@@ -28,9 +28,10 @@ _NAME = 60
 _DRAWS = 2000
 
 
-def overview(forecasts: Mapping[str, Forecast], refused: Mapping[str, str]) -> tuple[Section, ...]:
+def overview(curves: Mapping[str, Curves], refused: Mapping[str, str]) -> tuple[Section, ...]:
     """The chapters before the parts of a report on several forecasts; `refused`: why, by name."""
-    sections = [_side_by_side(forecasts, refused)]
+    forecasts = {name: each.forecast for name, each in curves.items()}
+    sections = [_side_by_side(forecasts, curves, refused)]
     pairs = _comparable(forecasts)
     if pairs:
         sections.append(_compared(forecasts, pairs))
