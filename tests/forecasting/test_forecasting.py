@@ -106,6 +106,24 @@ def test_same_runs_seed_and_time_give_the_same_bytes(ladder, make_forecast, tmp_
     assert make_forecast(runs, [1e13], **options, rng=1).hash != first.hash
 
 
+def test_returns_directly_and_through_the_link_side_by_side(made):
+    routes = made.return_routes()
+    for c, at in routes.groupby("flops"):
+        by_route = at.set_index("route")["mean_return"]
+        both = sorted([by_route["direct"], by_route["link"]])
+        assert both[0] <= by_route["combined"] <= both[1]
+        assert at.loc[at["route"].isin(["direct", "link"]), "weight"].sum() == pytest.approx(1.0)
+        assert set(at.loc[at["route"] == "baseline", "method"]) == {"persistence", "log-line"}
+        table = combined(made).loc[c]
+        row = at[at["route"] == "combined"].iloc[0]
+        for name in ("mean_return", "mean_return_lo", "mean_return_run_hi"):
+            assert row[name] == pytest.approx(table[name])
+    assert (routes["mean_return_lo"] < routes["mean_return"]).all()
+    assert "mean_return through the link" in made.summary()
+    wide, narrow = made.return_routes(0.95), made.return_routes(0.5)
+    assert (wide["mean_return_hi"] > narrow["mean_return_hi"]).all()
+
+
 def test_document_round_trip(made, tmp_path):
     path = made.save(tmp_path / "forecast.json")
     again = Forecast.load(path)
