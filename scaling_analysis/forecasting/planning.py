@@ -190,7 +190,7 @@ def plan_forecast(
             f"{missing[0]:g} FLOP is not in the forecast, which covers {known}; "
             "make the forecast again with this budget among its flops"
         )
-    best = table.loc[budgets, "params_opt"].to_numpy(np.float64)
+    best = table["params_opt"].reindex(budgets).to_numpy(np.float64)
     rows = []
     for group in _within(best, share):
         sizes = np.round(float(np.exp(np.log(best[group]).mean())) * factors)

@@ -93,7 +93,7 @@ def _residual_table(found: Mapping[str, Residuals], target: str) -> Table:
     rows = []
     for name, each in found.items():
         mean, error = each.at_the_end()
-        worst = each.rows.loc[each.rows["residual"].abs().idxmax()]
+        worst = each.rows.iloc[int(np.argmax(each.rows["residual"].abs()))]
         rows.append(
             (
                 name,

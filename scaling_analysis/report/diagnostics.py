@@ -215,7 +215,8 @@ def _as_percent(ax: "Axes") -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
     low, high = np.expm1(ax.get_ylim())
-    ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(max(low, -0.99), high)
+    locator = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
+    ticks = np.asarray(locator.tick_values(max(low, -0.99), high))
     ax.yaxis.set_major_locator(FixedLocator(np.log1p(ticks[ticks > -1]).tolist()))
     ax.set_ylim(np.log1p(low), np.log1p(high))
     ax.yaxis.set_major_formatter(
