@@ -151,6 +151,8 @@ def test_a_notebook_shows_the_average_of_methods_and_the_scores(forecast):
 def test_showing_it_leaves_no_figure_open(runs):
     import matplotlib.pyplot as plt
 
+    plt.close("all")
+
     sa.fit_isoflop(runs)._repr_html_()
     assert plt.get_fignums() == []
 

@@ -149,7 +149,7 @@ def test_document_knows_what_it_was_fitted_on(made, ladder):
     ("change", "message"),
     [
         ({"level": 0.5}, "was changed after it was made"),
-        ({"kind": "fit"}, "not a forecast of schema 1: kind='fit'"),
+        ({"kind": "fit"}, "holds a fit, not a Forecast"),
         ({"schema_version": 9}, "schema_version=9"),
     ],
 )
