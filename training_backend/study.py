@@ -20,6 +20,7 @@ report that compares them.
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from scaling_analysis import (
     Forecast,
     TrainError,
     Verification,
+    fit_return_link,
     forecast,
     load_episodes,
     load_runs,
@@ -197,12 +199,16 @@ def _run_family(
     target = study.forecast
     # settings that came later count where they are used: a finished study keeps its products
     made_with = {k: v for k, v in asdict(target).items() if k not in ("naive", "max_epochs")}
+    for name in ("return_floor", "return_ceiling"):
+        if made_with[name] is None:
+            del made_with[name]
     forecast_path = stages.run(
         "forecast.json",
         [_rows(place.log, first), made_with, study.seed],
         lambda path: forecast(
             _rows(place.log, first),
             target.flops,
+            link=partial(fit_return_link, floor=target.return_floor, ceiling=target.return_ceiling),
             level=target.level,
             n_resamples=target.resamples,
             rng=study.seed,

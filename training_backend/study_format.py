@@ -52,6 +52,11 @@ class Target:
     max_epochs: float | None = None
     """Most often that a run may go over the demonstrations; by default as often as in the ladder,
     or `costs.MAX_EPOCHS` times where that is more."""
+    return_floor: float | None = None
+    """Mean return of random actions, where it is known [points]; see `fit_return_link`."""
+    return_ceiling: float | None = None
+    """Mean return that agents do not exceed, such as the expert's [points]; see
+    `fit_return_link`. Name one that is known before the ladder is trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

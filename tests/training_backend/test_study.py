@@ -127,6 +127,17 @@ def test_a_changed_ladder_is_planned_again(folder: Path) -> None:
     assert len(json.loads((folder / "stages.json").read_text())) == 1
 
 
+def test_known_ends_of_the_return_bound_the_link(folder: Path) -> None:
+    text = SMALL + "return_floor = 5\nreturn_ceiling = 400.0\n"
+    (folder / "study.toml").write_text(text)
+    run_study(folder, workers=2, say=lambda line: None, stop_before="training")
+    made = Forecast.load(folder / "forecast.json")
+    assert made.ensemble.link is not None
+    link = made.ensemble.link.fit
+    assert (link.floor, link.ceiling) == (5, 400)
+    assert float(link.predict(1e-9)) < 400
+
+
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was given to `write_report`, which is tested elsewhere and takes its time."""
