@@ -47,7 +47,7 @@ _MODULE_OF_KIND = {
     "EnvelopeFit": "envelope",
     "ParametricFit": "parametric",
     "ReturnLink": "link",
-    "ReturnLaw": "return_law",
+    "ReturnLaw": "return_law_fit",
     "PooledFit": "pooled",
     "ScoreAggregate": "aggregate",
     "AggregateLaw": "aggregate_law",
