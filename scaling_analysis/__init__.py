@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from scaling_analysis.errors import ScalingWarning as ScalingWarning
     from scaling_analysis.errors import TrainError as TrainError
     from scaling_analysis.errors import VerifyError as VerifyError
-    from scaling_analysis.estimators.aggregate import ScoreAggregate as ScoreAggregate
     from scaling_analysis.estimators.aggregate import aggregate_scores as aggregate_scores
-    from scaling_analysis.estimators.aggregate import normalise_scores as normalise_scores
     from scaling_analysis.estimators.aggregate import (
         probability_of_improvement as probability_of_improvement,
     )
@@ -42,7 +40,9 @@ if TYPE_CHECKING:
     from scaling_analysis.estimators.return_law import fit_return_law as fit_return_law
     from scaling_analysis.estimators.return_link import fit_return_link as fit_return_link
     from scaling_analysis.estimators.saturating import fit_saturating as fit_saturating
+    from scaling_analysis.estimators.score_aggregate import ScoreAggregate as ScoreAggregate
     from scaling_analysis.estimators.surface import fit_surface as fit_surface
+    from scaling_analysis.estimators.task_scores import normalise_scores as normalise_scores
     from scaling_analysis.estimators.thresholds import data_to_threshold as data_to_threshold
     from scaling_analysis.forecasting.allocation import spending as spending
     from scaling_analysis.forecasting.choosing import next_runs as next_runs
@@ -117,10 +117,10 @@ _MODULE_OF = {
     "FrontierFit": "estimators.protocol",
     "natural_metric": "estimators.metrics",
     # several tasks
-    "normalise_scores": "estimators.aggregate",
+    "normalise_scores": "estimators.task_scores",
     "aggregate_scores": "estimators.aggregate",
     "probability_of_improvement": "estimators.aggregate",
-    "ScoreAggregate": "estimators.aggregate",
+    "ScoreAggregate": "estimators.score_aggregate",
     "fit_aggregate_law": "estimators.aggregate_law",
     "fit_pooled": "estimators.pooled",
     # bootstrap

@@ -8,180 +8,26 @@ refused.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from os import PathLike
-from typing import Any, Literal, Self, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import FitError, FitStatus
-from scaling_analysis.estimators.score_tables import ScoreTable, read_score_table
-from scaling_analysis.results import Result
+from scaling_analysis.estimators.score_aggregate import ScoreAggregate
+from scaling_analysis.estimators.task_scores import Scores, read_scores
 from scaling_analysis.uncertainty import stratified
 
 Array = NDArray[np.float64]
 Statistic = Literal["iqm", "median", "mean", "optimality_gap"]
 Kind = Literal["percentile", "t", "wilson"]
-Scores = pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike
 
-_LABEL = {
-    "iqm": "interquartile mean",
-    "median": "median over tasks",
-    "mean": "mean",
-    "optimality_gap": "optimality gap",
-    "improvement": "probability of improvement",
-}
-_HOW = {
-    "percentile": "stratified bootstrap of {n} replicates, percentiles",
-    "t": "stratified bootstrap of {n} replicates, Student's t({freedom:.1f})",
-    "wilson": "Wilson's interval of the pooled success rate",
-}
 _SWAPPED = 9.0
 """Mean square of columns over that of what rows and columns leave: runs of a task are exchangeable,
 so that it is near 1 unless columns are tasks."""
 _FEW = 3
 """With fewer runs a task, the spread of the runs is hardly known."""
-
-
-def normalise_scores(
-    runs: pd.DataFrame,
-    table: str | PathLike[str] | Mapping[str, tuple[float, float]] | ScoreTable = "atari57",
-) -> pd.DataFrame:
-    """Returns as scores: 0 is random play, 1 the human or expert of the table.
-
-    Parameters
-    ----------
-    runs : DataFrame
-        task and mean_return [points]; return_se if there is one.
-    table : str, path, mapping or ScoreTable
-        "atari57" or "nethack", with "-v1" for one version for good; the path of a JSON file;
-        {task: (random, reference)} in points.
-
-    Returns
-    -------
-    DataFrame
-        The same rows with `score`, `score_se` where return_se is there, and `score_table`, the
-        table's name. Scores are not clipped: below 0 and above 1 are meant.
-
-    Raises
-    ------
-    FitError
-        A task is not in the table, or its ends are no numbers with random < reference.
-
-    Examples
-    --------
-    >>> runs = pd.DataFrame({"task": ["Breakout", "ALE/Pong-v5"], "mean_return": [16.1, 14.6]})
-    >>> normalise_scores(runs)["score"].round(3).tolist()
-    [0.5, 1.0]
-    """
-    for name in ("task", "mean_return"):
-        if name not in runs:
-            raise FitError(f"normalise_scores needs the column {name!r}")
-    reference = read_score_table(table)
-    ends = {task: reference.ends(str(task)) for task in runs["task"].unique()}
-    low, high = (runs["task"].map({t: e[i] for t, e in ends.items()}).astype(float) for i in (0, 1))
-    try:
-        returns = runs["mean_return"].astype(float)
-    except (TypeError, ValueError) as problem:
-        raise FitError(f"mean_return holds something that is no number: {problem}") from None
-    if np.isinf(returns).any():
-        at = int(np.argmax(np.isinf(returns)))
-        raise FitError(f"mean_return is {returns.iloc[at]:g} in row {runs.index[at]}: mend the row")
-    out = runs.assign(score=(returns - low) / (high - low))
-    if "return_se" in runs:
-        out["score_se"] = runs["return_se"] / (high - low)
-    return out.assign(score_table=reference.name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ScoreAggregate(Result):
-    """Statistics over several tasks, each with its interval."""
-
-    _error = FitError
-
-    table: pd.DataFrame
-    """statistic, value, lo, hi; se, the standard deviation of the replicates, corrected."""
-    tasks: pd.DataFrame
-    """task, runs, mean, sd (of its runs, unbiased)."""
-    level: float
-    """Nominal coverage."""
-    interval: str
-    """"percentile", "t" or "wilson"."""
-    scale: float
-    """What the deviations of the replicates were multiplied by; 1 without the correction."""
-    freedom: float
-    """Degrees of freedom of the spread of the runs, by Satterthwaite."""
-    gamma: float
-    """Score beyond which an improvement does not count for the optimality gap."""
-    n_resamples: int
-    status: FitStatus
-    messages: tuple[str, ...]
-
-    def summary(self) -> str:
-        """Status and messages first, then every statistic with its interval."""
-        k = self.tasks["runs"]
-        runs = f"{k.min()}" if k.min() == k.max() else f"{k.min()} to {k.max()}"
-        how = _HOW[self.interval].format(n=self.n_resamples, freedom=self.freedom)
-        width = max(len(_LABEL[name]) for name in self.table["statistic"])
-        rows = self.table.to_dict("records")
-        return "\n".join(
-            [
-                f"aggregate of {len(self.tasks)} tasks with {runs} runs each: {self.status}",
-                *(f"  - {message}" for message in self.messages),
-                f"{self.level:.0%} intervals: {how}, deviations times {self.scale:.3f}",
-                *(
-                    f"{_LABEL[row['statistic']]:<{width}}  {row['value']:.4f} "
-                    f"[{row['lo']:.4f}, {row['hi']:.4f}]"
-                    for row in rows
-                ),
-            ]
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        """The statistics with their intervals: `table`."""
-        return self.table.copy()
-
-    def value(self, statistic: str) -> tuple[float, float, float]:
-        """Estimate, lo and hi of one statistic."""
-        row = self.table[self.table["statistic"] == statistic]
-        if row.empty:
-            known = ", ".join(self.table["statistic"])
-            raise FitError(f"statistic {statistic!r} was not aggregated; there are {known}")
-        value, lo, hi = (float(row.iloc[0][name]) for name in ("value", "lo", "hi"))
-        return value, lo, hi
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON types."""
-        return {
-            "kind": type(self).__name__,
-            "table": encode_frame(self.table),
-            "tasks": encode_frame(self.tasks),
-            "level": self.level,
-            "interval": self.interval,
-            "scale": self.scale,
-            "freedom": self.freedom,
-            "gamma": self.gamma,
-            "n_resamples": self.n_resamples,
-            "status": str(self.status),
-            "messages": list(self.messages),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The result that `to_dict` wrote."""
-        plain = {k: v for k, v in data.items() if k != "kind"}
-        return cls(
-            **plain
-            | {
-                "table": decode_frame(data["table"]),
-                "tasks": decode_frame(data["tasks"]).astype({"runs": int}),
-                "status": FitStatus(data["status"]),
-                "messages": tuple(data["messages"]),
-            }
-        )
 
 
 def aggregate_scores(
@@ -359,46 +205,6 @@ def probability_of_improvement(
     )
 
 
-def read_scores(scores: Scores, least: int = 2) -> tuple[list[str], list[Array]]:
-    """Names of the tasks, sorted for a table, and the scores of each, checked."""
-    if isinstance(scores, pd.DataFrame):
-        named = _from_table(scores)
-    elif isinstance(scores, Mapping):
-        named = {str(task): _numbers(values) for task, values in scores.items()}
-    else:
-        array = _numbers(scores)
-        if array.ndim != 2:
-            raise FitError(f"scores have shape {array.shape}: give (tasks, runs), or a table")
-        named = {f"task {i}": row for i, row in enumerate(array)}
-    if not named:
-        raise FitError("there are no scores")
-    for task, values in named.items():
-        if values.ndim != 1:
-            raise FitError(f"the scores of {task!r} have shape {values.shape}: give one a run")
-        bad = ~np.isfinite(values)
-        if bad.any():
-            raise FitError(
-                f"score {int(np.argmax(bad))} of {task!r} is {values[bad][0]}: leave that run out, "
-                "and say so; a missing score is not 0"
-            )
-        if len(values) < least:
-            raise FitError(
-                f"{task!r} has {len(values)} run{'s' * (len(values) != 1)}: nothing is known of "
-                f"how runs of it spread, so no interval can be given. Run at least {least} a task"
-            )
-    return list(named), list(named.values())
-
-
-def _numbers(scores: ArrayLike) -> Array:
-    try:
-        return np.asarray(scores, dtype=float)
-    except (TypeError, ValueError) as problem:
-        raise FitError(
-            f"scores are no table of numbers: {problem}. Tasks of different numbers of runs go "
-            "into a mapping, {task: scores}"
-        ) from None
-
-
 def _swapped(groups: Sequence[Array]) -> list[str]:
     """Of an array: runs of one number are alike over tasks, as only tasks should be over runs."""
     array = np.array(groups)
@@ -413,33 +219,6 @@ def _swapped(groups: Sequence[Array]) -> list[str]:
     if of_columns > of_rows and of_columns > _SWAPPED * noise:
         return ["columns differ more than rows: are tasks and runs swapped? Give (tasks, runs)"]
     return []
-
-
-def _from_table(table: pd.DataFrame) -> dict[str, Array]:
-    for name in ("task", "run_id", "score"):
-        if name not in table:
-            raise FitError(f"scores need the column {name!r}; see normalise_scores")
-    if table["task"].isna().any():
-        at = table.index[table["task"].isna()][0]
-        raise FitError(f"row {at} of the scores has no task")
-    if "protocol" in table:
-        mixed = table.groupby("task")["protocol"].nunique()
-        if (mixed > 1).any():
-            raise FitError(
-                f"the scores of {mixed.idxmax()!r} come from {mixed.max()} evaluation protocols: "
-                "they are not comparable, choose one"
-            )
-    again = table.duplicated(["task", "run_id"])
-    if again.any():
-        row = table[again].iloc[0]
-        raise FitError(
-            f"run {row['run_id']!r} has more than one row for {row['task']!r}: choose one "
-            "checkpoint a run beforehand, rows of a run are not independent"
-        )
-    return {
-        str(task): rows.to_numpy(dtype=float)
-        for task, rows in table.sort_values("run_id").groupby("task", sort=True)["score"]
-    }
 
 
 def _check_choices(wanted: Sequence[str], level: float, interval: str, n_resamples: int) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import FitError, FitStatus
-from scaling_analysis.estimators.aggregate import Statistic, read_scores
+from scaling_analysis.estimators.aggregate import Statistic
+from scaling_analysis.estimators.task_scores import read_scores
 from scaling_analysis.results import Result
 from scaling_analysis.uncertainty import stratified
 

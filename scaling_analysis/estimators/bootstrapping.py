@@ -49,7 +49,7 @@ _MODULE_OF_KIND = {
     "ReturnLink": "link",
     "ReturnLaw": "return_law_fit",
     "PooledFit": "pooled",
-    "ScoreAggregate": "aggregate",
+    "ScoreAggregate": "score_aggregate",
     "AggregateLaw": "aggregate_law",
     "BaselineFit": "baselines",
     "IntrinsicFit": "intrinsic_fit",

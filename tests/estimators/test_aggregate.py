@@ -9,7 +9,7 @@ import pytest
 
 import scaling_analysis as sa
 from scaling_analysis.errors import FitError, FitStatus
-from scaling_analysis.estimators.aggregate import ScoreAggregate
+from scaling_analysis.estimators.score_aggregate import ScoreAggregate
 from scaling_analysis.estimators.score_tables import plain_name, score_table
 
 SCORES = np.random.default_rng(5).gamma(1.0, 1.0, (6, 8))
