@@ -128,7 +128,7 @@ def test_plans_that_cannot_be_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cli.collect(data, games=6, held_out=3, workers=1)
+    cli.demonstrations.collect(data, games=6, held_out=3, workers=1)
     plan = _plan(tmp_path, **changes)
     log = tmp_path / "runs.csv"
     assert _run(monkeypatch, "run", plan, "--log", log, "--data", data, "--workers", 1) == 1
@@ -155,7 +155,7 @@ def test_means_that_are_not_there(
 ) -> None:
     if "ray" in options:
         pytest.importorskip("ray")
-    cli.collect(data, games=6, held_out=3, workers=1)
+    cli.demonstrations.collect(data, games=6, held_out=3, workers=1)
     arguments = ["run", _plan(tmp_path), "--log", tmp_path / "runs.csv", "--data", data]
     assert _run(monkeypatch, *arguments, *options) == code
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
@@ -170,7 +170,7 @@ def test_ray_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     cluster._import_ray.cache_clear()
-    cli.collect(data, games=6, held_out=3, workers=1)
+    cli.demonstrations.collect(data, games=6, held_out=3, workers=1)
     arguments = ["run", _plan(tmp_path), "--log", tmp_path / "runs.csv", "--data", data]
     assert _run(monkeypatch, *arguments, "--executor", "ray") == 1
     assert "pip install 'scaling-analysis[cluster]'" in capsys.readouterr().err
