@@ -1,44 +1,14 @@
-"""Intrinsic performance: recovery, the promises of a `FrontierFit`, refusals."""
+"""Intrinsic performance: recovery, the promises of a `FrontierFit`, refits."""
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from learning_curves import INSIDE, SIZES, TRUTH, simulated
 
 import scaling_analysis as sa
-from scaling_analysis.laws.intrinsic import IntrinsicLaw
-
-TRUTH = IntrinsicLaw(
-    params_exponent=np.asarray(0.45),
-    log_sample_exponent=np.log(0.5),
-    log_params=np.log(1e6),
-    flops_ref=1e14,
-    cost_constant=6.0,
-)
-SIZES = np.geomspace(1e4, 1e8, 6)
-SAMPLES = np.geomspace(2e5, 1e8, 24)
-INSIDE = np.array([[1e12, 1e13], [1e14, 5e14]])
-
-
-def simulated(noise=0.0, seeds=1, rng=0, **columns):
-    """A log of learning curves whose return is logistic in log I, from 0 to 100 points."""
-    n, d, seed = (v.ravel() for v in np.meshgrid(SIZES, SAMPLES, np.arange(seeds), indexing="ij"))
-    log_i = TRUTH.log_intrinsic(n, d)
-    expected = 100 / (1 + np.exp(-0.7 * (log_i - np.log(1e13))))
-    runs = pd.DataFrame(
-        {
-            "run_id": [f"{size:.0f}-{s}" for size, s in zip(n, seed, strict=True)],
-            "params": n,
-            "samples": d,
-            "flops": 6 * n * d,
-            "mean_return": expected + noise * np.random.default_rng(rng).standard_normal(len(n)),
-            "protocol": "v1",
-        }
-    )
-    return runs.assign(**columns)
 
 
 @pytest.fixture(scope="module")
@@ -327,86 +297,6 @@ def test_golden_summary(fit):
     assert "intrinsic-smooth of mean_return: ok" in fit._repr_html_()
 
 
-BAD = {
-    "one run": (
-        lambda r: r[r["params"] == SIZES[0]],
-        r"1 run\(s\) of 1 size\(s\): .* at least 3 sizes",
-    ),
-    "two sizes": (lambda r: r[r["params"] <= SIZES[1]], r"2 run\(s\) of 2 size\(s\)"),
-    "no curves": (
-        lambda r: r[r["samples"] == SAMPLES[-1]],
-        "0 of 6 sizes have a learning curve of 4 checkpoints",
-    ),
-    "returns all equal": (lambda r: r.assign(mean_return=5.0), "mean_return is 5 in every row"),
-    "swapped axes": (
-        lambda r: r.rename(columns={"params": "samples", "samples": "params"}).assign(
-            budget=r["flops"]
-        ),
-        "24 values of params: a run trains one model. Are params and samples swapped?",
-    ),
-    "falling": (
-        lambda r: r.assign(mean_return=-r["mean_return"]),
-        "the returns do not rise with model size or samples",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused(name):
-    spoil, message = BAD[name]
-    with pytest.raises(sa.FitError, match=message):
-        sa.fit_intrinsic(spoil(simulated()))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"inner": "spline"}, "inner is 'spline'"),
-        ({"beyond": "extrapolate"}, "beyond is 'extrapolate'"),
-        ({"drop": 1.5}, "drop is 1.5"),
-        ({"smoothing": -1.0}, "smoothing is -1"),
-        ({"knots": 3}, "knots is 3"),
-        ({"ceiling": 100.0}, "ends of a metric: give natural="),
-        (
-            {"natural": "odds", "ceiling": 50.0},
-            r"ceiling=50 is below a return that was observed: 9\d",
-        ),
-        ({"natural": "above", "floor": 150.0}, "floor=150 is above every return"),
-        ({"natural": "loudness"}, "metric is 'loudness'"),
-        ({"environment_params": float("nan")}, "environment_params is nan"),
-        ({"size": "params_core"}, "no such column"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(sa.FitError, match=message):
-        sa.fit_intrinsic(simulated(), **options)
-
-
-def test_missing_returns_stay_out_and_all_missing_is_an_error():
-    runs = simulated()
-    holes = runs.assign(mean_return=runs["mean_return"].where(np.arange(len(runs)) % 7 > 0))
-    found = sa.fit_intrinsic(holes, workers=1)
-    assert len(found.rows) < len(runs)
-    assert float(found.params_exponent) == pytest.approx(0.45, abs=2e-3)
-    with pytest.raises(sa.RunLogError, match="finite mean_return"):
-        sa.fit_intrinsic(runs.assign(mean_return=np.nan))
-
-
-def test_unequal_lengths_are_flagged():
-    runs = simulated(seeds=2)
-    short = (runs["run_id"] == runs["run_id"].iloc[1]) & (runs["samples"] > 1e7)
-    found = sa.fit_intrinsic(runs[~short], workers=1)
-    assert found.status == sa.FitStatus.DOUBTFUL
-    assert "runs of 1 size(s) have unequal lengths: of N = 1e+04" in found.messages[0]
-
-
-def test_swapped_axes_without_run_ids_are_flagged():
-    runs = simulated().drop(columns="run_id")
-    swapped = runs.rename(columns={"params": "samples", "samples": "params"})
-    found = sa.fit_intrinsic(swapped, drop=0.0, workers=1)
-    assert any("are params and samples swapped?" in message for message in found.messages)
-
-
 def test_a_refit_of_replicates_and_wrong_shapes_are_refused(fit, replicates):
     with pytest.raises(sa.FitError, match="replicates already"):
         replicates.refit(weights=np.ones((1, len(fit.rows))))
@@ -423,83 +313,3 @@ def test_replicates_that_determine_nothing_are_invalid(fit):
     response[1, 5] = np.nan
     found = fit.refit(weights=weights, response=response)
     assert found.valid().tolist() == [False, False, True]
-
-
-@pytest.fixture(scope="module")
-def agents():
-    """Few sizes and evaluations: replicates are fitted one by one, at every origin of a hindcast.
-
-    The return is positive, as its logs in a forecast ask for.
-    """
-    n, d, seed = (
-        v.ravel() for v in np.meshgrid(np.geomspace(1e5, 1e7, 4), np.geomspace(1e6, 1e8, 9), [0, 1])
-    )
-    return played(n, d, seed, rng=0)
-
-
-def played(params, samples, seed, rng, **columns):
-    log_i = TRUTH.log_intrinsic(params, samples)
-    expected = 100 / (1 + np.exp(-0.7 * (log_i - np.log(1e13))))
-    noise = np.random.default_rng(rng).standard_normal(len(expected))
-    return pd.DataFrame(
-        {
-            "run_id": [f"{n:.0f}-{s}" for n, s in zip(params, seed, strict=True)],
-            "params": params,
-            "samples": samples,
-            "flops": 6 * params * samples,
-            "mean_return": (expected + noise).clip(0.1, 103.0),
-            "protocol": "v1",
-        }
-        | columns
-    )
-
-
-def test_forecast_plan_verify_and_report_take_it(agents, tmp_path):
-    odds = partial(sa.fit_intrinsic, natural="odds", floor=0.0, ceiling=104.0, workers=1)
-    made = sa.forecast(
-        agents,
-        [6e16],
-        return_methods={"intrinsic": odds},
-        n_resamples=24,
-        hindcast_resamples=4,
-        time_utc="2026-01-01T00:00:00+00:00",
-    )
-    row = made.table[made.table["method"] == "intrinsic"].iloc[0]
-    assert row["extrapolation"] == pytest.approx(10.0)
-    assert row["params_opt"] == pytest.approx(float(TRUTH.params_opt(6e16)), rel=0.5)
-    assert row["params_opt_lo"] < row["params_opt"] < row["params_opt_hi"]
-    assert row["params_opt_lo"] < float(TRUTH.params_opt(6e16)) < row["params_opt_hi"]
-    assert row["mean_return"] == pytest.approx(100, abs=8)
-    assert set(made.ensemble.hindcast.methods("mean_return")) == {"combined", "intrinsic"}
-    assert sa.Forecast.from_dict(json.loads(json.dumps(made.to_dict()))).hash == made.hash
-
-    plan = sa.plan_forecast(made, [6e16], seeds=2)
-    later = played(plan["params"], plan["samples"], plan["seed"], 1)
-    planned = plan[["run_id", "agent", "task", "seed", "budget"]]
-    later = later.assign(**planned, time_utc="2026-02-01T00:00:00+00:00")
-    verdict = sa.verify(made, plan, later)
-    assert verdict.status == sa.FitStatus.OK
-    assert len(verdict.runs) == len(plan) == 6
-    assert verdict.runs["inside"].mean() > 0.5
-
-    pages = sa.write_report(agents, tmp_path, ["html"], forecast=made, verification=verdict)
-    assert "intrinsic-metric" in pages["html"].read_text(encoding="utf-8")
-
-
-@pytest.mark.slow
-def test_by_its_name_it_forecasts_sizes_beyond_the_highest_return(agents):
-    made = sa.forecast(
-        agents, [6e16], return_methods=["intrinsic"], n_resamples=24, hindcast_resamples=4
-    )
-    row = made.table[made.table["method"] == "combined"].iloc[0]
-    assert row["params_opt"] == pytest.approx(float(TRUTH.params_opt(6e16)), rel=0.5)
-    assert np.isnan(row["mean_return"])
-
-
-def test_a_bootstrap_says_where_returns_are_not_extrapolated(agents):
-    fit = sa.fit_intrinsic(agents, beyond="nan", workers=1)
-    made = sa.bootstrap(agents, lambda _: fit, scheme="parametric", n_resamples=10)
-    assert "mean_return refused" in made.summary()
-    table = made.to_frame().set_index("quantity")
-    assert table.loc["value_opt", "value"].isna().any()
-    assert (table.loc["params_opt", "lo"] < table.loc["params_opt", "hi"]).all()

@@ -1,0 +1,6 @@
+"""Makes `learning_curves` and `size_grids` importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
