@@ -10,10 +10,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from queue import SimpleQueue
-from typing import Any, BinaryIO, TypeVar
+from threading import local
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from scaling_analysis.progress import progress_bar
 
@@ -33,19 +35,32 @@ _SURROUNDINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(2**27),
     "MALLOC_TRIM_THRESHOLD_": str(2**29),
 }
+_NEEDED = ("scaling_analysis.estimators.isoflop", "scaling_analysis.estimators.parametric")
+"""What nearly all jobs need."""
 _LENGTH = struct.Struct("<Q")
 _DONE, _RAISED, _FOREIGN = 0, 1, 2
 
 
 class _Crew:
-    """Workers that start with the first job and stay for the next ones."""
+    """Workers that start with the first job, or when they are called, and stay for the next."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._workers: list[Worker] = []
         self._idle: SimpleQueue[Worker] = SimpleQueue()
+        self._threads: ThreadPoolExecutor | None = None
+        self._leaving = False
 
-    def ask(self, function: Callable[..., Result], job: tuple[Any, ...], message: bytes) -> Result:
+    def take(
+        self, function: Callable[..., Result], job: tuple[Any, ...], message: bytes
+    ) -> Future[Result]:
+        """What will be the answer of the next worker that is free, in the order of the calls."""
+        self.be_there()
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.count)
+        return self._threads.submit(self._ask, function, job, message)
+
+    def _ask(self, function: Callable[..., Result], job: tuple[Any, ...], message: bytes) -> Result:
         """What a worker answers; done here where no worker can, or where it died of the job."""
         worker = self._idle.get()
         answer: Any
@@ -53,6 +68,8 @@ class _Crew:
             _send(_pipe(worker.stdin), message)
             kind, answer = pickle.loads(_receive(_pipe(worker.stdout)))
         except (EOFError, BrokenPipeError):
+            if self._leaving:
+                raise
             worker.wait()
             worker = self._start()
             kind, answer = _FOREIGN, None
@@ -60,7 +77,13 @@ class _Crew:
             self._idle.put(worker)
         if kind == _RAISED:
             raise answer
-        return function(*job) if kind == _FOREIGN else answer
+        if kind == _DONE:
+            return answer
+        _here.busy = True  # a thread that waits for others of its kind may wait for ever
+        try:
+            return function(*job)
+        finally:
+            _here.busy = False
 
     def be_there(self) -> None:
         """Start whoever is missing."""
@@ -78,15 +101,23 @@ class _Crew:
         return worker
 
     def leave(self) -> None:
+        self._leaving = True
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.terminate()
+            worker.wait()
+        if self._threads is not None:
+            self._threads.shutdown()
         for worker in self._workers:
             for pipe in (worker.stdin, worker.stdout):
                 with suppress(BrokenPipeError):
                     _pipe(pipe).close()
-            worker.terminate()
-            worker.wait()
 
 
 _crew = _Crew(1)
+_here = local()
+"""Of a thread of the crew: whether it does a job itself."""
 _is_worker = False
 
 
@@ -112,6 +143,65 @@ def processes(count: int) -> Iterator[None]:
         _crew = before
 
 
+class Jobs(Generic[Result]):
+    """`[function(*job) for job in jobs]`, begun: the processes of the block that we are in work.
+
+    Jobs are taken up in the order in which they are begun, so that those of a later stage follow
+    without a pause while the caller still sorts the results of an earlier one. Without a block of
+    processes, and where the jobs cannot travel to another process, such as a lambda or a function
+    of the caller's own script, they are done by `results`.
+
+    Examples
+    --------
+    >>> with processes(2):
+    ...     begun = Jobs(abs, [(-1,), (2,)])
+    ...     begun.results()
+    [1, 2]
+    """
+
+    def __init__(self, function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -> None:
+        self._function, self._jobs = function, jobs
+        self._calls: dict[Future[Result], int] | None = None
+        able = _crew.count > 1 and not getattr(_here, "busy", False)
+        if able and (messages := _messages(function, jobs)) is not None:
+            self._calls = {
+                _crew.take(function, job, message): i
+                for i, (job, message) in enumerate(zip(jobs, messages, strict=True))
+            }
+
+    def results(self, label: str = "", sizes: Sequence[float] | None = None) -> list[Result]:
+        """The results in the order of the jobs; what a job raises is raised here.
+
+        Parameters
+        ----------
+        label : str
+            What the progress bar says; there is none unless stderr is a terminal.
+        sizes : sequence of float, optional
+            How far each job moves the bar, 1 by default.
+        """
+        sizes = [1] * len(self._jobs) if sizes is None else sizes
+        results: list[Any] = [None] * len(self._jobs)
+        with progress_bar(label, sum(sizes)) as advance:
+            if self._calls is None:
+                for i, job in enumerate(self._jobs):
+                    results[i] = self._function(*job)
+                    advance(sizes[i])
+                return results
+            try:
+                for call in as_completed(self._calls):
+                    results[self._calls[call]] = call.result()
+                    advance(sizes[self._calls[call]])
+            except BaseException:
+                self.cancel()
+                raise
+        return results
+
+    def cancel(self) -> None:
+        """Leave out the jobs that no process has taken up."""
+        for call in self._calls or ():
+            call.cancel()
+
+
 def spread(
     function: Callable[..., Result],
     jobs: Sequence[tuple[Any, ...]],
@@ -121,39 +211,18 @@ def spread(
 ) -> list[Result]:
     """`[function(*job) for job in jobs]`, by the processes of the block that we are in.
 
-    Jobs that cannot travel to another process, such as a lambda or a function of the caller's own
-    script, are done here. What a job raises is raised here.
-
-    Parameters
-    ----------
-    label : str
-        What the progress bar says; there is none unless stderr is a terminal.
-    sizes : sequence of float, optional
-        How far each job moves the bar, 1 by default.
+    A single job is done here. `label` and `sizes` are those of `Jobs.results`.
     """
-    sizes = [1] * len(jobs) if sizes is None else sizes
-    messages = _messages(function, jobs) if _crew.count > 1 and len(jobs) > 1 else None
-    results: list[Any] = [None] * len(jobs)
-    with progress_bar(label, sum(sizes)) as advance:
-        if messages is None:
-            for i, job in enumerate(jobs):
-                results[i] = function(*job)
-                advance(sizes[i])
-            return results
+    if len(jobs) < 2:
+        with progress_bar(label, len(jobs)):
+            return [function(*job) for job in jobs]
+    return Jobs(function, jobs).results(label, sizes)
+
+
+def call_processes() -> None:
+    """Have the processes of the block start now, beside what the caller still has to do."""
+    if _crew.count > 1:
         _crew.be_there()
-        with ThreadPoolExecutor(_crew.count) as threads:
-            calls = {
-                threads.submit(_crew.ask, function, job, messages[i]): i
-                for i, job in enumerate(jobs)
-            }
-            try:
-                for call in as_completed(calls):
-                    results[calls[call]] = call.result()
-                    advance(sizes[calls[call]])
-            except BaseException:
-                threads.shutdown(wait=True, cancel_futures=True)
-                raise
-    return results
 
 
 def usable_cores() -> int:
@@ -173,6 +242,8 @@ def serve() -> None:
     """A worker's life: read a job, write its result, until the pipe is closed."""
     global _is_worker
     _is_worker = True
+    for name in _NEEDED:  # while the first job is still on its way
+        import_module(name)
     inbox, outbox = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints must not reach the pipe
     while True:

@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from scaling_analysis.cli.wording import in_shell_words
 from scaling_analysis.errors import ScalingError
-from scaling_analysis.processes import processes, usable_cores
+from scaling_analysis.processes import call_processes, processes, usable_cores
 
 PROGRAM = "scaling"
 JOINT = "\x1f"
@@ -39,6 +39,14 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, spread(args))
+
+
+class LongCommand(Command):
+    """A command that fits by several methods: its processes start while the log is being read."""
+
+    def invoke(self, ctx: Any) -> Any:
+        call_processes()
+        return super().invoke(ctx)
 
 
 class Commands(TyperGroup):

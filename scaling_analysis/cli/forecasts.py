@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaling_analysis.cli.application import Command, app
+from scaling_analysis.cli.application import Command, LongCommand, app
 from scaling_analysis.cli.options import (
     AsJson,
     Flops,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from scaling_analysis.forecasting.result import Forecast
 
 
-@app.command(cls=Command)
+@app.command(cls=LongCommand)
 @reads_runs
 def forecast(
     runs: "pd.DataFrame",
@@ -92,7 +92,7 @@ def reach(
     show_table(table, as_json, out, note)
 
 
-@app.command(cls=Command)
+@app.command(cls=LongCommand)
 @reads_runs
 def hindcast(
     runs: "pd.DataFrame",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scaling_analysis.cli.application import Command, app
+from scaling_analysis.cli.application import LongCommand, app
 from scaling_analysis.cli.options import (
     AsJson,
     Flops,
@@ -30,7 +30,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@app.command(cls=Command)
+@app.command(cls=LongCommand)
 @chooses_rows
 def report(
     runs: Annotated[
@@ -90,7 +90,7 @@ def report(
         typer.echo(path)
 
 
-@app.command(cls=Command)
+@app.command(cls=LongCommand)
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")] = Path(
         "scaling-demo"

@@ -197,6 +197,7 @@ def fit_isoflop(
     value_law: ValueLaw = "auto",
     weighting: Weighting = "equal",
     size: str = "params",
+    findings: bool = True,
 ) -> IsoflopFit:
     """Best size of every budget by a polynomial in log N, then power laws through the optima.
 
@@ -225,6 +226,8 @@ def fit_isoflop(
         Weight rows equally or by the inverse square of `loss_se` or `return_se`.
     size : str
         The column that stands for N.
+    findings : bool
+        Whether to look for what is fragile, which takes refits.
 
     Returns
     -------
@@ -270,9 +273,11 @@ def fit_isoflop(
         status=FitStatus.OK,
         messages=(why,) if why else (),
     )
-    from scaling_analysis.estimators.isoflop_findings import findings
+    if not findings:
+        return fit
+    from scaling_analysis.estimators.isoflop_findings import look
 
-    status, messages = findings(fit)
+    status, messages = look(fit)
     return replace(fit, status=status, messages=(*messages, *fit.messages))
 
 

@@ -39,7 +39,7 @@ def reasons(profiles: Profiles, slices: Slices) -> list[str]:
     ]
 
 
-def findings(fit: "IsoflopFit") -> tuple[FitStatus, tuple[str, ...]]:
+def look(fit: "IsoflopFit") -> tuple[FitStatus, tuple[str, ...]]:
     """Status and messages of a fit; it is doubtful where one of the first kind applies."""
     doubts = [*_dropped(fit), *_at_the_ends(fit), *_quantised(fit), *_leverage(fit)]
     notes = [*_readings(fit), *_asymptote(fit)]

@@ -310,6 +310,7 @@ def fit_parametric(
     restarts: Restarts = "warm",
     min_samples: float | None = None,
     where: str | None = None,
+    findings: bool = True,
 ) -> ParametricFit:
     """Fit a law y(N, D) to all rows of a run log by Huber's loss, and solve it for the frontier.
 
@@ -337,6 +338,9 @@ def fit_parametric(
         Leave out rows of fewer samples: early training obeys no such law.
     where : str, optional
         Another filter, as for `DataFrame.query`.
+    findings : bool
+        Whether to look for what is fragile and for standard errors, which takes refits. A hindcast,
+        which fits hundreds of times and reads the forecasts alone, does not.
 
     Returns
     -------
@@ -394,4 +398,4 @@ def fit_parametric(
         status=FitStatus.OK,
         messages=(),
     )
-    return conclude(fit, problem, ends)
+    return conclude(fit, problem, ends, findings)

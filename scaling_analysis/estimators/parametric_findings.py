@@ -30,10 +30,13 @@ _UNRESOLVED = 2.0
 """Standard errors up to which a floor may be zero."""
 
 
-def conclude(fit: "ParametricFit", problem: Problem, ends: Minimum) -> "ParametricFit":
+def conclude(
+    fit: "ParametricFit", problem: Problem, ends: Minimum, findings: bool
+) -> "ParametricFit":
     """The fit with standard errors, status and messages; refuses what determines no frontier.
 
-    `ends` are all the minima that the cold starts led to.
+    `ends` are all the minima that the cold starts led to. Without `findings` a fit is refused for
+    the same reasons, and nothing else is looked at.
     """
     best = int(np.argmin(ends.objective))
     theta = ends.theta[best : best + 1]
@@ -51,12 +54,12 @@ def conclude(fit: "ParametricFit", problem: Problem, ends: Minimum) -> "Parametr
             f"{fit.equation}: along an isoFLOP line the fitted surface has no minimum, so there is "
             "no N_opt. Add runs on both sides of the optimum, or use form='additive'"
         )
+    fit = replace(fit, sound=np.asarray(fit.sound & (not at_bound)))
+    if not findings:
+        return fit
     influence = influence_of_runs(fit, problem, theta, np.ones((1, len(fit.rows))))
-    fit = replace(
-        fit,
-        standard_errors=dict(zip(influence.names, influence.standard_errors(), strict=True)),
-        sound=np.asarray(fit.sound & (not at_bound)),
-    )
+    errors = dict(zip(influence.names, influence.standard_errors(), strict=True))
+    fit = replace(fit, standard_errors=errors)
     doubts = [
         f"{name} is on its bound {float(fit.parameters[name]):.4g}: the law does not describe "
         "these runs"
@@ -139,8 +142,8 @@ def influence_of_runs(
 
 def has_effect(fit: "ParametricFit", name: str) -> NDArray[np.bool_]:
     """Whether the fitted law changes with `name`, "params" or "samples"; () or (R,)."""
-    ends = fit.rows[["params", "samples"]].median()
-    n, d = (np.full(2, ends[column]) for column in ("params", "samples"))
+    columns = (fit.rows[column].to_numpy(dtype=float) for column in ("params", "samples"))
+    n, d = (np.full(2, np.median(column)) for column in columns)
     (n if name == "params" else d)[:] = fit.rows[name].min(), fit.rows[name].max()
     value = fit.value(n, fit.cost.flops(n, d))
     spread = np.ptp(fit.rows[fit.target].to_numpy(dtype=float))

@@ -17,6 +17,11 @@ MIN_IN_STRATUM = 3
 _ABSORBED = 3
 """Of the runs' own deviations, a function of N, a fit absorbs level, slope and curvature."""
 
+_MOST_PROBES = 200
+_MOST_OF_FEW = 64
+_PROBED_UNITS = 1_600
+"""Units times probes: the size of the noise is known to about one over the root of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Draws:
@@ -92,6 +97,16 @@ class Draws:
             return np.log(response / np.where(good, fitted, response))
         return response - np.where(np.isfinite(fitted), fitted, response)
 
+    def _probes(self) -> int:
+        """Refits to simulated noise: no fewer than tell its size to about 2.5 %.
+
+        A bootstrap of few replicates, as in a hindcast, is itself no more precise, and would
+        spend most of its time on probes.
+        """
+        units = int(self.groups.max()) + 1
+        enough = min(_MOST_OF_FEW, -(-_PROBED_UNITS // units))
+        return min(_MOST_PROBES, max(enough, self.n_resamples // 4))
+
     def _components(
         self, rng: np.random.Generator, probe_rng: np.random.Generator
     ) -> tuple[None, Array, tuple[str, ...]]:
@@ -101,7 +116,7 @@ class Draws:
                 self.groups,
                 self._residuals(),
                 self._after_refit,
-                probes=min(200, max(64, self.n_resamples // 4)),
+                probes=self._probes(),
             )
         except ValueError as error:
             raise BootstrapError(

@@ -227,9 +227,13 @@ def combine(points: ArrayLike, spreads: ArrayLike, weights: ArrayLike) -> tuple[
 def robust_sd(replicates: ArrayLike, axis: int = 0) -> Array:
     """Half the central 68.3 % range of replicates: a few wild refits do not set the spread."""
     values = np.asarray(replicates, dtype=np.float64)
+    ends = [0.158655, 0.841345]
+    if values.size and not np.isnan(values).any():  # many times as fast
+        low, high = np.quantile(values, ends, axis=axis)
+        return (high - low) / 2
     with catch_warnings():
         simplefilter("ignore", RuntimeWarning)  # no finite replicate gives NaN, as it should
-        low, high = np.nanquantile(values, [0.158655, 0.841345], axis=axis)
+        low, high = np.nanquantile(values, ends, axis=axis)
     return (high - low) / 2
 
 

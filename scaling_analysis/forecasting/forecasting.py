@@ -1,5 +1,6 @@
 """A forecast of N_opt, D_opt, loss and return at larger budgets, written before they are run."""
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -15,11 +16,11 @@ from scaling_analysis.estimators.selection import Target
 from scaling_analysis.forecasting.allocation import near_optimal
 from scaling_analysis.forecasting.condensing import condense
 from scaling_analysis.forecasting.ensemble import Ensemble, value_columns
-from scaling_analysis.forecasting.hindcasting import available_targets, hindcast
+from scaling_analysis.forecasting.hindcasting import Hindcasting, available_targets
 from scaling_analysis.forecasting.members import (
     BASELINES,
+    Members,
     Methods,
-    fit_members,
     refusals,
     resolve_methods,
 )
@@ -130,26 +131,28 @@ def forecast(
     draws = np.random.default_rng(rng)
     targets = available_targets(runs)
     short, condensed = condense(runs)
-    past, messages = _hindcast(short, methods, return_methods, link, hindcast_resamples, draws)
-    if condensed:
-        messages.insert(0, condensed)
+    begun, messages = _begin_hindcast(
+        short, methods, return_methods, link, hindcast_resamples, draws
+    )
     seed = int(draws.integers(2**31))
-    fitted: dict[Target, dict[str, Bootstrap]] = {"loss": {}, "mean_return": {}}
-    refused: dict[Target, dict[str, str]] = {}
-    linked: Bootstrap | None = None
-    chosen = {"loss": methods, "mean_return": return_methods}
-    for target in targets:
-        wanted: dict[str, Any] = dict(resolve_methods(chosen[target], target))
-        if target == "mean_return" and "loss" in targets:
-            wanted[LINK] = fit_return_link if link is None else link
-        fitted[target], refused[target] = fit_members(
-            short, wanted, n_resamples, seed, f"fits of the {target.removeprefix('mean_')}"
+    fits = {
+        target: Members(
+            short,
+            _estimators(target, methods if target == "loss" else return_methods, link, targets),
+            n_resamples,
+            seed,
         )
-        linked = fitted[target].pop(LINK, None)
-        if LINK in refused[target]:
-            messages.append(f"no link from loss to return: {refused[target].pop(LINK)}")
-        messages += [f"{name} ({target}) left out: {why}" for name, why in refused[target].items()]
-        messages += _doubts(target, fitted[target])
+        for target in targets
+    }
+    try:
+        past = None if begun is None else _scored(begun, messages)
+        if condensed:
+            messages.insert(0, condensed)
+        fitted, refused, linked = _fitted(fits, messages)
+    except BaseException:
+        for each in (*fits.values(), *([begun] if begun else [])):
+            each.cancel()
+        raise
     for target in targets:
         if not set(fitted[target]) - set(BASELINES) and not (target != "loss" and linked):
             failed = {name: why for name, why in refused[target].items() if name not in BASELINES}
@@ -201,19 +204,19 @@ def _in_order(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.sort_values(key, kind="stable", ignore_index=True)
 
 
-def _hindcast(
+def _begin_hindcast(
     runs: pd.DataFrame,
     methods: Methods | None,
     return_methods: Methods | None,
     link: LinkEstimator | None,
     n_resamples: int,
     rng: np.random.Generator,
-) -> tuple[Hindcast | None, list[str]]:
+) -> tuple[Hindcasting | None, list[str]]:
     """The hindcast, or None and why there is none; a mistake in what was asked for is raised."""
     resolve_methods(methods, "loss")
     resolve_methods(return_methods, "mean_return")
     try:
-        past = hindcast(
+        begun = Hindcasting(
             runs,
             methods,
             return_methods=return_methods,
@@ -222,10 +225,50 @@ def _hindcast(
             rng=rng,
         )
     except ForecastError as error:
-        return None, [
-            f"no hindcast, so methods weigh the same and intervals rest on a prior: {error}"
-        ]
-    return past, [f"hindcast: {message}" for message in past.messages]
+        return None, [_NO_HINDCAST.format(error)]
+    return begun, []
+
+
+def _scored(begun: Hindcasting, messages: list[str]) -> Hindcast | None:
+    """The hindcast, what it says added to the messages; None where no method could be fitted."""
+    try:
+        past = begun.finish()
+    except ForecastError as error:
+        messages.append(_NO_HINDCAST.format(error))
+        return None
+    messages += [f"hindcast: {message}" for message in past.messages]
+    return past
+
+
+_NO_HINDCAST = "no hindcast, so methods weigh the same and intervals rest on a prior: {}"
+
+
+def _estimators(
+    target: Target, methods: Methods | None, link: LinkEstimator | None, targets: Sequence[Target]
+) -> dict[str, Any]:
+    """The methods of a target by name, the link among those of the return."""
+    chosen = resolve_methods(methods, target)
+    if target == "loss" or "loss" not in targets:
+        return dict(chosen)
+    return {LINK: fit_return_link if link is None else link, **chosen}  # the longest first
+
+
+def _fitted(
+    fits: Mapping[Target, Members], messages: list[str]
+) -> tuple[dict[Target, dict[str, Bootstrap]], dict[Target, dict[str, str]], Bootstrap | None]:
+    """By target what could be fitted, and why others could not; and the link."""
+    fitted: dict[Target, dict[str, Bootstrap]] = {"loss": {}, "mean_return": {}}
+    refused: dict[Target, dict[str, str]] = {}
+    linked: Bootstrap | None = None
+    for target, begun in fits.items():
+        label = f"fits of the {target.removeprefix('mean_')}"
+        fitted[target], refused[target] = begun.results(label)
+        linked = fitted[target].pop(LINK, None)
+        if LINK in refused[target]:
+            messages.append(f"no link from loss to return: {refused[target].pop(LINK)}")
+        messages += [f"{name} ({target}) left out: {why}" for name, why in refused[target].items()]
+        messages += _doubts(target, fitted[target])
+    return fitted, refused, linked
 
 
 def _doubts(target: Target, members: dict[str, Bootstrap]) -> list[str]:

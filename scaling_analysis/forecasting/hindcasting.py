@@ -15,27 +15,22 @@ from scaling_analysis.errors import FitStatus, ForecastError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.estimators.return_link import fit_return_link
 from scaling_analysis.estimators.selection import Target
-from scaling_analysis.forecasting.combination import combine, fit_widening
 from scaling_analysis.forecasting.condensing import condense
 from scaling_analysis.forecasting.members import (
     BASELINES,
+    Members,
     Methods,
-    fit_members,
     log_forecast,
     refusals,
     resampled_or_why,
     resolve_methods,
+    without_findings,
 )
 from scaling_analysis.forecasting.observation import WITHIN, observe, trend_until
-from scaling_analysis.forecasting.scores import (
-    COMBINED,
-    PRIOR_SCALE,
-    Hindcast,
-    Record,
-    weighed_by,
-)
+from scaling_analysis.forecasting.replaying import replay
+from scaling_analysis.forecasting.scores import COMBINED, Hindcast
 from scaling_analysis.forecasting.through_link import LINK, LinkEstimator, link_forecast
-from scaling_analysis.processes import spread
+from scaling_analysis.processes import Jobs
 from scaling_analysis.runlog import select, usable
 
 Array = NDArray[np.float64]
@@ -44,6 +39,9 @@ MIN_BUDGETS = 3
 """No method has a frontier through fewer."""
 MOST_ORIGINS = 16
 """Of more budgets, evenly spaced ones are origins: neighbours would tell the same twice."""
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Levels at which coverage is reported."""
 
 QUANTITY = {
     ("loss", "params_opt"): "params_opt",
@@ -62,7 +60,7 @@ def hindcast(
     return_methods: Methods | None = None,
     link: LinkEstimator | None = None,
     origins: Sequence[float] | None = None,
-    levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95),
+    levels: Sequence[float] = LEVELS,
     within: float = WITHIN,
     n_resamples: int = 200,
     rng: int | np.random.Generator | None = 0,
@@ -107,50 +105,157 @@ def hindcast(
     >>> scores["method"].tolist()
     ['combined', 'isoflop-vertex', 'log-line', 'persistence']
     """
-    runs, condensed = condense(select(runs))
-    draws = np.random.default_rng(rng)
-    targets = available_targets(runs)
-    observed = {target: observe(runs, target, within) for target in targets}
-    budgets = np.unique(np.concatenate([o["budget"] for o in observed.values()]))
-    cuts = _cuts(budgets, origins)
-    seeds = {cut: int(draws.integers(2**31)) for cut in cuts}
-    failures: list[tuple[str, float, str, str]] = []
-    cells: list[pd.DataFrame] = []
-    averaged: list[str] = []
-    if "loss" in targets:
-        chosen = resolve_methods(methods, "loss")
-        wanted = _with_points_of(observed["loss"], observed.get("mean_return"))
-        table = _forecasts(runs, "loss", chosen, wanted, seeds, n_resamples, failures)
-        averaged += [name for name in chosen if name not in BASELINES]
-        cells.append(_replay(table, [name for name in chosen if name not in BASELINES]))
-    if "mean_return" in targets:
-        chosen = resolve_methods(return_methods, "mean_return")
-        own = observed["mean_return"]
-        if "loss" in targets:
-            own = own[own["quantity"] != "params_opt"]
-        table = _forecasts(runs, "mean_return", chosen, own, seeds, n_resamples, failures)
-        members = [name for name in chosen if name not in BASELINES]
-        if "loss" in targets:
-            linked = _through_link(runs, cells[0], own, link, seeds, n_resamples, failures)
-            table = pd.concat([table, linked], ignore_index=True)
-            members.append(LINK)
-        averaged += [name for name in members if name not in averaged]
-        cells.append(_replay(table, members))
-    every = pd.concat(cells, ignore_index=True)
-    every = every[every["observed"].notna()].reset_index(drop=True)
-    if every.loc[every["method"] == COMBINED, "predicted"].notna().sum() == 0:
-        latest = {name: why for _, _, name, why in failures if name not in BASELINES}
-        raise ForecastError(f"no method could be fitted at any origin:{refusals(latest)}")
-    failed = pd.DataFrame(failures, columns=["target", "origin", "method", "reason"])
-    status, messages = _verdict(every, cuts, failed)
-    return Hindcast(
-        cells=every,
-        members=tuple(averaged),
-        levels=tuple(float(level) for level in levels),
-        failures=failed,
-        status=status,
-        messages=(condensed, *messages) if condensed else messages,
-    )
+    return Hindcasting(
+        runs,
+        methods,
+        return_methods=return_methods,
+        link=link,
+        origins=origins,
+        levels=levels,
+        within=within,
+        n_resamples=n_resamples,
+        rng=rng,
+    ).finish()
+
+
+class Hindcasting:
+    """A hindcast, begun: all fits are on their way, and `finish` scores them.
+
+    Arguments and errors are those of `hindcast`.
+    """
+
+    def __init__(
+        self,
+        runs: pd.DataFrame,
+        methods: Methods | None,
+        *,
+        return_methods: Methods | None,
+        link: LinkEstimator | None,
+        n_resamples: int,
+        rng: int | np.random.Generator | None,
+        origins: Sequence[float] | None = None,
+        levels: Sequence[float] = LEVELS,
+        within: float = WITHIN,
+    ) -> None:
+        runs, self._condensed = condense(select(runs))
+        draws = np.random.default_rng(rng)
+        targets = available_targets(runs)
+        self._levels = tuple(float(level) for level in levels)
+        self._observed = {target: observe(runs, target, within) for target in targets}
+        budgets = np.unique(np.concatenate([o["budget"] for o in self._observed.values()]))
+        self._cuts = _cuts(budgets, origins)
+        seeds = [int(draws.integers(2**31)) for _ in self._cuts]
+        pasts = [past(runs, cut) for cut in self._cuts]
+        asked: dict[Target, Methods | None] = {"loss": methods, "mean_return": return_methods}
+        self._chosen = {target: resolve_methods(asked[target], target) for target in targets}
+        self._cells = self._wanted()
+        self._jobs = {target: self._begin(target, pasts, seeds, n_resamples) for target in targets}
+        self._links: Jobs[Bootstrap | str] | None = None
+        if len(targets) > 1:
+            estimator = fit_return_link if link is None else link
+            self._links = Jobs(
+                resampled_or_why,
+                [
+                    (known, estimator, n_resamples, seed)
+                    for known, seed in zip(pasts, seeds, strict=True)
+                ],
+            )
+        self._failures: list[tuple[str, float, str, str]] = []
+
+    def _wanted(self) -> dict[Target, pd.DataFrame]:
+        """What each target's methods forecast."""
+        cells = dict(self._observed)
+        if len(cells) > 1:  # the link takes a loss wherever there is a return to forecast
+            loss, returns = self._observed["loss"], self._observed["mean_return"]
+            cells["loss"] = _with_points_of(loss, returns)
+            cells["mean_return"] = returns[returns["quantity"] != "params_opt"]
+        return cells
+
+    def _begin(
+        self, target: Target, pasts: Sequence[pd.DataFrame], seeds: Sequence[int], n_resamples: int
+    ) -> Jobs[tuple[pd.DataFrame, dict[str, str]]]:
+        """The forecasts of every cell beyond every origin by every method, begun."""
+        cells, methods = self._cells[target], self._chosen[target]
+        return Jobs(
+            _at_origin,
+            [
+                (known, methods, cells[cells["budget"] > cut], n_resamples, seed)
+                for known, cut, seed in zip(pasts, self._cuts, seeds, strict=True)
+            ],
+        )
+
+    def cancel(self) -> None:
+        """Leave out the fits that are not begun yet."""
+        for jobs in (*self._jobs.values(), self._links):
+            if jobs is not None:
+                jobs.cancel()
+
+    def finish(self) -> Hindcast:
+        """Replay what would have been said at each origin, and score it."""
+        scored: dict[Target, pd.DataFrame] = {}
+        averaged: dict[str, None] = {}
+        for target in self._jobs:
+            members = [name for name in self._chosen[target] if name not in BASELINES]
+            table = self._forecasts(target)
+            if self._links is not None and target == "mean_return":
+                linked = self._through_link(self._links, scored["loss"])
+                table = pd.concat([table, linked], ignore_index=True)
+                members.append(LINK)
+            averaged |= dict.fromkeys(members)
+            scored[target] = replay(table, members)
+        every = pd.concat(scored.values(), ignore_index=True)
+        every = every[every["observed"].notna()].reset_index(drop=True)
+        if every.loc[every["method"] == COMBINED, "predicted"].notna().sum() == 0:
+            latest = {n: why for _, _, n, why in self._failures if n not in BASELINES}
+            raise ForecastError(f"no method could be fitted at any origin:{refusals(latest)}")
+        failed = pd.DataFrame(self._failures, columns=["target", "origin", "method", "reason"])
+        status, messages = _verdict(every, self._cuts, failed)
+        return Hindcast(
+            cells=every,
+            members=tuple(averaged),
+            levels=self._levels,
+            failures=failed,
+            status=status,
+            messages=(self._condensed, *messages) if self._condensed else messages,
+        )
+
+    def _forecasts(self, target: Target) -> pd.DataFrame:
+        """Forecast of every cell beyond every origin by every method: predicted and base."""
+        out = []
+        found = self._jobs[target].results(f"hindcast of the {target.removeprefix('mean_')}")
+        for cut, (made, failed) in zip(self._cuts, found, strict=True):
+            self._failures += [(target, cut, name, reason) for name, reason in failed.items()]
+            out.append(made.assign(origin=cut))
+        return _named(pd.concat(out, ignore_index=True), target, self._cells[target])
+
+    def _through_link(self, links: Jobs[Bootstrap | str], loss_cells: pd.DataFrame) -> pd.DataFrame:
+        """Forecasts of the return through the link, from the combined forecast of the loss."""
+        cells = self._cells["mean_return"]
+        combined = loss_cells[loss_cells["method"] == COMBINED].assign(
+            size=lambda f: f["params"].fillna(0.0)
+        )
+        out = []
+        found = links.results("hindcast through the link")
+        for cut, fitted in zip(self._cuts, found, strict=True):
+            ahead = cells[cells["budget"] > cut].reset_index(drop=True)
+            predicted, base = np.full(len(ahead), np.nan), np.full(len(ahead), np.nan)
+            if isinstance(fitted, str):
+                self._failures.append(("mean_return", cut, LINK, fitted))
+            else:
+                at = combined[combined["origin"] == cut].set_index(["quantity", "budget", "size"])
+                loss_of = {"value_opt": "loss_opt", "value": "loss"}
+                keys = zip(
+                    ahead["quantity"].map(loss_of),
+                    ahead["budget"],
+                    ahead["params"].fillna(0.0),
+                    strict=True,
+                )
+                loss = at.reindex(pd.MultiIndex.from_tuples(list(keys), names=at.index.names))
+                predicted, base = link_forecast(
+                    fitted, loss["predicted"].to_numpy(), loss["law_sd"].to_numpy()
+                )
+            out.append(ahead.assign(predicted=predicted, base=base, method=LINK, origin=cut))
+        return _named(pd.concat(out, ignore_index=True), "mean_return", cells)
 
 
 def available_targets(runs: pd.DataFrame) -> list[Target]:
@@ -195,33 +300,11 @@ def _with_points_of(own: pd.DataFrame, other: pd.DataFrame | None) -> pd.DataFra
     return merged.drop(columns="flops_other")
 
 
-def _forecasts(
-    runs: pd.DataFrame,
-    target: Target,
-    methods: Mapping,
-    cells: pd.DataFrame,
-    seeds: Mapping[float, int],
-    n_resamples: int,
-    failures: list[tuple[str, float, str, str]],
-) -> pd.DataFrame:
-    """Forecast of every cell beyond every origin by every method: predicted and base."""
-    out = []
-    jobs = [
-        (past(runs, cut), methods, cells[cells["budget"] > cut], n_resamples, seed)
-        for cut, seed in seeds.items()
-    ]
-    label = f"hindcast of the {target.removeprefix('mean_')}"
-    for cut, (made, failed) in zip(seeds, spread(_at_origin, jobs, label=label), strict=True):
-        failures += [(target, cut, name, reason) for name, reason in failed.items()]
-        out.append(made.assign(origin=cut))
-    return _named(pd.concat(out, ignore_index=True), target, cells)
-
-
 def _at_origin(
     known: pd.DataFrame, methods: Mapping, ahead: pd.DataFrame, n_resamples: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Forecasts of the cells ahead by every method from what was known, and why some failed."""
-    members, failed = fit_members(known, methods, n_resamples, seed)
+    members, failed = Members(known, without_findings(methods), n_resamples, seed).results()
     out = [_ahead(members.get(name), ahead).assign(method=name) for name in methods]
     return pd.concat(out, ignore_index=True), failed
 
@@ -251,79 +334,6 @@ def past(runs: pd.DataFrame, flops: float) -> pd.DataFrame:
     """The rows of a log whose budget (or compute, where it has none) is at most `flops`."""
     compute = runs["flops"] if "budget" not in runs else runs["budget"].fillna(runs["flops"])
     return runs[(compute <= flops * (1 + 1e-9)).to_numpy()]
-
-
-def _through_link(
-    runs: pd.DataFrame,
-    loss_cells: pd.DataFrame,
-    cells: pd.DataFrame,
-    link: LinkEstimator | None,
-    seeds: Mapping[float, int],
-    n_resamples: int,
-    failures: list[tuple[str, float, str, str]],
-) -> pd.DataFrame:
-    """Forecasts of the return through the link, from the combined forecast of the loss."""
-    combined = loss_cells[loss_cells["method"] == COMBINED].assign(
-        size=lambda f: f["params"].fillna(0.0)
-    )
-    out = []
-    estimator = fit_return_link if link is None else link
-    jobs = [(past(runs, cut), estimator, n_resamples, seed) for cut, seed in seeds.items()]
-    links = spread(resampled_or_why, jobs, label="hindcast through the link")
-    for cut, fitted in zip(seeds, links, strict=True):
-        ahead = cells[cells["budget"] > cut].reset_index(drop=True)
-        predicted, base = np.full(len(ahead), np.nan), np.full(len(ahead), np.nan)
-        if isinstance(fitted, str):
-            failures.append(("mean_return", cut, LINK, fitted))
-        else:
-            at = combined[combined["origin"] == cut].set_index(["quantity", "budget", "size"])
-            loss_of = {"value_opt": "loss_opt", "value": "loss"}
-            keys = zip(
-                ahead["quantity"].map(loss_of),
-                ahead["budget"],
-                ahead["params"].fillna(0.0),
-                strict=True,
-            )
-            loss = at.reindex(pd.MultiIndex.from_tuples(list(keys), names=at.index.names))
-            predicted, base = link_forecast(
-                fitted, loss["predicted"].to_numpy(), loss["law_sd"].to_numpy()
-            )
-        out.append(ahead.assign(predicted=predicted, base=base, method=LINK, origin=cut))
-    return _named(pd.concat(out, ignore_index=True), "mean_return", cells)
-
-
-def _replay(table: pd.DataFrame, members: Sequence[str]) -> pd.DataFrame:
-    """Add the average of `members`, and what each interval would have been at its origin."""
-    parts = [table]
-    for quantity in table["quantity"].unique():
-        scored = Record.of(table, weighed_by(quantity, table), members)
-        record = Record.of(table, quantity, members)
-        origin, budget = record.cells["origin"].to_numpy(), record.cells["budget"].to_numpy()
-        average = np.full((2, len(record.cells)), np.nan)
-        for cut in np.unique(origin):
-            known = scored.until(cut)
-            prior = fit_widening([], [], [], [], [], PRIOR_SCALE[str(quantity)])
-            for ahead in np.unique(budget[origin == cut]):
-                at = (origin == cut) & (budget == ahead)
-                point, base = record.predicted[:, at], record.base[:, at]
-                horizon = float(np.log(ahead / cut))
-                prior_sd = float(prior.law_sd(horizon, record.cells["trend"].to_numpy()[at][0]))
-                weights = known.weights(horizon, base, prior_sd)
-                average[:, at] = combine(point, base, weights)
-        combined = record.cells.assign(predicted=average[0], base=average[1])
-        parts.append(combined.assign(quantity=quantity, method=COMBINED))
-    every = pd.concat(parts, ignore_index=True)
-    law_sd, dof = np.full(len(every), np.nan), np.full(len(every), np.nan)
-    for (quantity, method), rows in every.groupby(["quantity", "method"], sort=False):
-        record = Record.of(rows, str(quantity), [str(method)])
-        for cut in rows["origin"].unique():
-            at = rows[rows["origin"] == cut]
-            widening = record.until(cut).widening(0, PRIOR_SCALE[str(quantity)])
-            horizon = np.log(at["budget"] / cut)
-            law_sd[at.index] = widening.sd(at["base"], horizon, at["trend"])
-            dof[at.index] = widening.dof
-    se = every["observed_se"].fillna(0.0)
-    return every.assign(law_sd=law_sd, sd=np.hypot(law_sd, se), dof=dof)
 
 
 def _verdict(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from inspect import signature
 from textwrap import shorten
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from scaling_analysis.estimators.bootstrapping import Bootstrap, bootstrap
 from scaling_analysis.estimators.protocol import FrontierFit
 from scaling_analysis.estimators.selection import Target
 from scaling_analysis.forecasting.combination import robust_sd
-from scaling_analysis.processes import spread
+from scaling_analysis.processes import Jobs
 from scaling_analysis.uncertainty.intervals import check_failures
 
 Array = NDArray[np.float64]
@@ -86,26 +87,50 @@ def resolve_methods(methods: Methods | None, target: Target) -> dict[str, Estima
     return chosen | {name: known[name] for name in BASELINES}
 
 
-def fit_members(
-    runs: pd.DataFrame,
-    methods: Mapping[str, Callable[[pd.DataFrame], Any]],
-    n_resamples: int,
-    seed: int,
-    label: str = "fits",
-) -> tuple[dict[str, Bootstrap], dict[str, str]]:
-    """Fit and bootstrap every method, all on the same draws.
+def without_findings(methods: Mapping[str, Estimator]) -> dict[str, Estimator]:
+    """The methods, those that can told to fit and to look for nothing else."""
 
-    Returns the bootstraps by name, and for each method that could not be fitted or resampled the
-    reason. Only refusals of a fit are caught: a mistake in the log or in a method's code is raised.
-    """
-    members, failures = {}, {}
-    jobs = [(runs, estimator, n_resamples, seed) for estimator in methods.values()]
-    for name, made in zip(methods, spread(resampled_or_why, jobs, label=label), strict=True):
-        if isinstance(made, str):
-            failures[name] = made
-        else:
-            members[name] = made
-    return members, failures
+    def able(estimator: Estimator) -> bool:
+        return isinstance(estimator, partial) and "findings" in signature(estimator.func).parameters
+
+    return {
+        name: partial(estimator, findings=False) if able(estimator) else estimator
+        for name, estimator in methods.items()
+    }
+
+
+class Members:
+    """Fits and bootstraps of several methods, begun, all on the same draws."""
+
+    def __init__(
+        self,
+        runs: pd.DataFrame,
+        methods: Mapping[str, Callable[[pd.DataFrame], Any]],
+        n_resamples: int,
+        seed: int,
+    ) -> None:
+        self._names = tuple(methods)
+        self._jobs = Jobs(
+            resampled_or_why,
+            [(runs, estimator, n_resamples, seed) for estimator in methods.values()],
+        )
+
+    def results(self, label: str = "fits") -> tuple[dict[str, Bootstrap], dict[str, str]]:
+        """The bootstraps by name, and for each method that could not be fitted or resampled why.
+
+        Only refusals of a fit are caught: a mistake in the log or in a method's code is raised.
+        """
+        members, failures = {}, {}
+        for name, made in zip(self._names, self._jobs.results(label), strict=True):
+            if isinstance(made, str):
+                failures[name] = made
+            else:
+                members[name] = made
+        return members, failures
+
+    def cancel(self) -> None:
+        """Leave out the fits that are not begun yet."""
+        self._jobs.cancel()
 
 
 def resampled_or_why(

@@ -85,7 +85,10 @@ class Hindcast(Result):
 
         `spreads` are their bootstrap standard deviations there (see `method_weights`).
         """
-        record = self._record(weighed_by(quantity, self.cells), methods)
+        key = ("weights", quantity, *methods)
+        if key not in self._records:
+            self._records[key] = self._record(weighed_by(quantity, self.cells), methods)
+        record = self._records[key]
         return record.weights(float(np.log(max(extrapolation, 1.0))), spreads)
 
     def widening(self, quantity: str, method: str = COMBINED) -> Widening:

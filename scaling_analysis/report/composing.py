@@ -9,6 +9,7 @@ import pandas as pd
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.forecasting.verification import Verification
+from scaling_analysis.processes import Jobs
 from scaling_analysis.report import pictures
 from scaling_analysis.report.answering import TARGETS, answer, answer_table, calculator
 from scaling_analysis.report.comparing import methods_section, residuals_section
@@ -76,14 +77,17 @@ def compose(
 def _part(study: Study, key: str, command: str) -> Part:
     forecast, verification, curves = study.forecast, study.verification, study.curves
     targets = [name for name in TARGETS if name in forecast.ensemble.noise]
+    beside = Jobs(_without_curves, [(forecast, targets)])
+    frontier, laws = _frontier(curves), _laws(curves, targets, verification)
+    ((profiles, link, methods, past, residuals),) = beside.results()
     sections = [
-        _profiles(forecast, targets),
-        _frontier(curves),
-        _laws(curves, targets, verification),
-        _link(forecast, targets),
-        methods_section(forecast, targets),
-        _hindcast(forecast),
-        residuals_section(forecast, targets),
+        profiles,
+        frontier,
+        laws,
+        link,
+        methods,
+        past,
+        residuals,
         verdict_section(verification),
         _audit(study.audit),
         _left_out(forecast, study.runs),
@@ -99,6 +103,17 @@ def _part(study: Study, key: str, command: str) -> Part:
         cautions=tuple(forecast.messages),
         calculator=calculator(curves, targets),
         sections=tuple(_keyed(section, key) for section in sections if section is not None),
+    )
+
+
+def _without_curves(forecast: Forecast, targets: list[str]) -> tuple[Section | None, ...]:
+    """The chapters that are drawn from the fits themselves, while others trace the laws."""
+    return (
+        _profiles(forecast, targets),
+        _link(forecast, targets),
+        methods_section(forecast, targets),
+        _hindcast(forecast),
+        residuals_section(forecast, targets),
     )
 
 
