@@ -29,6 +29,9 @@ from training_backend.ttyrecs import Frames, read_frames
 BLOCK: Final = 128
 CODEC: Final = "lz4"
 _READ: Final = ("characters", "colours", "cursor", "key", "previous", "score")
+_CHARACTERS, _COLOURS, _CURSOR, _KEY, _PREVIOUS, _SCORE = 3, 6, 9, 11, 13, 15
+"""Which of a batch's buffers hold the values of the columns `_READ`: the batch itself has one, for
+what is missing, and so has each column and each list's values."""
 _CELLS: Final = nethack_screen.ROWS * nethack_screen.COLUMNS
 
 
@@ -164,6 +167,7 @@ class FrameShards(Split):
     fields = nethack_screen.FIELDS
     encoding = nethack_screen.ENCODING
     made_by = "`scaling-train collect --observation screen`"
+    block = BLOCK
 
     def _open(self, path: Path, about: dict[str, Any]) -> Any:
         if about["block"] != BLOCK:
@@ -190,35 +194,19 @@ class FrameShards(Split):
             stop = min(end - number * BLOCK, BLOCK)
             rows = slice(row, row + stop - start)
             for name, array in into.items():
-                array[rows, lane] = block[name][start:stop]
+                if name == "to_go":
+                    array[rows, lane] = self._last[game] - block["score"][start:stop]
+                else:
+                    array[rows, lane] = block[name][start:stop]
             row, begin = rows.stop, begin + stop - start
 
     def _block(self, game: int, number: int, lane: int, blocks: Blocks) -> dict[str, NDArray[Any]]:
         """A game's block; the one that a lane read last is kept, since it most often goes on."""
-        key = (game, number)
         found = blocks.get(lane)
-        if found is None or found[0] != key:
+        if found is None or found[0] != game or found[1] != number:
             batch = self._files[self._shard[game]].get_batch(int(self._start[game]) + number)
-            found = blocks[lane] = key, self._decode(game, batch)
-        return found[1]
-
-    def _decode(self, game: int, batch: Any) -> dict[str, NDArray[Any]]:
-        """Arrays on the memory that a block was decompressed into (the long way by Arrow's
-        `to_numpy` takes as long as the decompression)."""
-        steps = batch.num_rows
-        data = {
-            name: np.frombuffer(column.buffers()[-1], np.uint8)
-            for name, column in zip(_READ, batch.columns, strict=True)
-        }
-        screens = (steps, nethack_screen.ROWS, nethack_screen.COLUMNS)
-        return {
-            "characters": data["characters"][: steps * _CELLS].reshape(screens),
-            "colours": data["colours"][: steps * _CELLS].reshape(screens),
-            "cursor": data["cursor"][: 2 * steps].reshape(steps, 2),
-            "action": nethack.ACTION_OF_KEY[data["key"][:steps]],
-            "previous": nethack.ACTION_OF_KEY[data["previous"][:steps]],
-            "to_go": self._last[game] - data["score"][: 4 * steps].view(np.int32),
-        }
+            found = blocks[lane] = game, number, _arrays(batch)
+        return found[2]
 
     def actions_of(self, game: int) -> NDArray[np.uint8]:
         keys = self._whole(game, "key")
@@ -233,6 +221,25 @@ class FrameShards(Split):
         first = int(self._start[game])
         blocks = range(first, first - (-int(self.steps[game]) // BLOCK))
         return np.concatenate([file.get_batch(i).column(0).to_numpy() for i in blocks])
+
+
+def _arrays(batch: Any) -> dict[str, NDArray[Any]]:
+    """A block of the columns `_READ`, on the memory that it was decompressed into.
+
+    All buffers are asked for at once: column by column Arrow takes as long as to decompress them.
+    """
+    steps = batch.num_rows
+    buffers = batch.to_struct_array().buffers()
+    screens = (steps, nethack_screen.ROWS, nethack_screen.COLUMNS)
+    keys, before = (np.ndarray(steps, np.uint8, buffers[at]) for at in (_KEY, _PREVIOUS))
+    return {
+        "characters": np.ndarray(screens, np.uint8, buffers[_CHARACTERS]),
+        "colours": np.ndarray(screens, np.uint8, buffers[_COLOURS]),
+        "cursor": np.ndarray((steps, 2), np.uint8, buffers[_CURSOR]),
+        "action": nethack.ACTION_OF_KEY.take(keys),
+        "previous": nethack.ACTION_OF_KEY.take(before),
+        "score": np.ndarray(steps, np.int32, buffers[_SCORE]),
+    }
 
 
 def _open_columns(path: Path, names: Sequence[str]) -> Any:

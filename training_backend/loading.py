@@ -27,6 +27,10 @@ AT_ONCE: Final = 32
 BYTES_AT_ONCE: Final = 4 << 20
 """Chunks that are read together where training reads for itself, and their size, at most: most of
 the cost of small chunks is by lane, and large ones had better stay in the cache."""
+BLOCKS_AT_ONCE: Final = 2
+BYTES_OF_BLOCKS: Final = 32 << 20
+"""The same of frames that are decompressed in blocks: what is left of a block when a read ends has
+gone from the cache by the next, so that a read had better take whole ones."""
 RESIDENT_SHARE: Final = 0.25
 """Part of a device's free memory that demonstrations may take for good."""
 READERS: Final = 4
@@ -102,7 +106,8 @@ def open_loader(
             return
         count = workers if workers is not None else 0 if place.type == "cpu" else READERS
         if count == 0:
-            yield Loader(_Inline(_Lanes(stream, lanes), place))
+            read = _Lanes(stream, lanes)
+            yield Loader(read if place.type == "cpu" else _Inline(read, place))
             return
         ring = held.enter_context(make_ring(stream.layout(len(lanes)), AHEAD + 1))
         yield Loader(held.enter_context(_Ahead(ring, stream, lanes, count, place)))
@@ -124,16 +129,19 @@ class _Lanes:
 
     def __init__(self, stream: ShardStream, lanes: range) -> None:
         self._stream, self._lanes = stream, lanes
+        self._count = steps_at_once(stream, len(lanes))
         self._steps = range(0)
         self._chunks: list[dict[str, Tensor]] = []
+        self._spare: dict[str, list[NDArray[Any]]] = {name: [] for name in stream.layout()}
+        """Arrays of steps read before of which nobody holds a tensor any more."""
 
     def __getitem__(self, step: int, /) -> dict[str, Tensor]:
         stream = self._stream
         if step not in self._steps:
             left = stream.steps_an_epoch - step % stream.steps_an_epoch
-            self._steps = range(step, step + min(steps_at_once(stream, len(self._lanes)), left))
-            layout = stream.layout(len(self._lanes), len(self._steps))
-            arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in layout.items()}
+            self._steps = range(step, step + min(self._count, left))
+            self._chunks.clear()
+            arrays = self._take_arrays(len(self._steps))
             stream.fill(step, arrays, self._lanes)
             parts = [torch.from_numpy(array).split(stream.chunk) for array in arrays.values()]
             self._chunks = [
@@ -141,25 +149,37 @@ class _Lanes:
             ]
         return dict(self._chunks[step - self._steps.start])
 
+    def _take_arrays(self, steps: int) -> dict[str, NDArray[Any]]:
+        """Arrays for so many steps: used ones where there are, since the system's pages of new ones
+        cost as much as what is read into them."""
+        arrays = {}
+        for name, (shape, dtype) in self._stream.layout(len(self._lanes), self._count).items():
+            spare = self._spare[name]
+            whole = spare.pop() if spare else np.empty(shape, dtype)
+            part = whole[: steps * self._stream.chunk]
+            weakref.finalize(part, spare.append, whole).atexit = False
+            arrays[name] = part
+        return arrays
+
 
 def steps_at_once(stream: ShardStream, lanes: int) -> int:
     """Steps of so many lanes that are read together."""
     chunk = sum(prod(shape) * dtype.itemsize for shape, dtype in stream.layout(lanes).values())
-    return min(max(BYTES_AT_ONCE // chunk, 1), AT_ONCE)
+    block = stream.shards.block
+    whole = BLOCKS_AT_ONCE * block // stream.chunk if block > 1 else 1
+    return min(max(BYTES_AT_ONCE // chunk, min(whole, BYTES_OF_BLOCKS // chunk), 1), AT_ONCE)
 
 
 class _Inline:
     """Reads when a chunk is asked for."""
 
-    def __init__(self, stream: Stream, device: torch.device) -> None:
+    def __init__(self, stream: "Stream | _Lanes", device: torch.device) -> None:
         self._stream, self._device = stream, device
 
     def __getitem__(self, step: int, /) -> dict[str, Tensor]:
-        chunk = self._stream[step]
-        if not isinstance(self._stream, _Lanes):
-            chunk = {name: torch.as_tensor(value) for name, value in chunk.items()}
+        chunk = {name: torch.as_tensor(value) for name, value in self._stream[step].items()}
         if self._device.type == "cpu":
-            return dict(chunk)
+            return chunk
         there = {name: value.to(self._device) for name, value in chunk.items()}
         return _with_resets(there, chunk["reset"])
 

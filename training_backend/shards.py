@@ -39,6 +39,8 @@ class Split(ABC):
     made_by: ClassVar[str]
     """Command that makes such shards."""
     actions: int = nethack.ACTIONS
+    block: ClassVar[int] = 1
+    """Steps of a game that are decompressed together."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
