@@ -5,11 +5,12 @@
 RECORDINGS is a root of ttyrec3 games in NLE's layout. Prints
 
 * decode: frames a CPU second of NLE's converter alone, and of decoding into frame shards and into
-  feature shards, one process; and what two processes cost that one does not. Others' games are
-  decompressed once before, to see that they are whole; ours carry a checksum.
+  feature shards, one process; and what two processes cost that one does not. Others' games of
+  several bzip2 blocks are checked on the way and by their last block, those of one are decompressed
+  once before; ours carry a checksum.
 * codecs: size, writing and reading of blocks of frames, by codec and length of the block.
-* read: frames a CPU second of `nle.dataset.TtyrecDataset`, of frame shards and of feature shards,
-  one thread each.
+* read: frames a CPU second of `nle.dataset.TtyrecDataset`, of frame shards, in the order of axes
+  that training takes (time, lanes) and in the dataset's, and of feature shards; one thread each.
 * train: the share of the time that training waits for data, by family and size, on this CPU.
 
 Each round measures all parts of a line one after another, so that a busy machine slows them alike;
@@ -88,8 +89,12 @@ def measure_decoding(games: Sequence[Game], folder: Path, rounds: int) -> None:
     unknown = [replace(game, checksum=None) for game in games]
     ways: dict[str, Callable[[], Any]] = {
         "nle's converter alone": lambda: convert(games),
-        "frame shards, others' games": lambda: write_frames(unknown, folder / "frames.arrow"),
-        "feature shards, others' games": lambda: write_features(unknown, folder / "feat.arrow"),
+        "frame shards, others' games": lambda: write_frames(
+            unknown, folder / "frames.arrow", late=True
+        ),
+        "feature shards, others' games": lambda: write_features(
+            unknown, folder / "feat.arrow", late=True
+        ),
     }
     if len(vouched) == len(games):
         ways["frame shards, our games"] = lambda: write_frames(vouched, folder / "frames.arrow")
@@ -120,7 +125,7 @@ def decode_halves(halves: Sequence[Sequence[Game]], folder: Path, workers: int) 
 
 
 def decode_half(games: Sequence[Game], path: Path) -> float:
-    return cpu_seconds(partial(write_frames, games, path))
+    return cpu_seconds(partial(write_frames, games, path, late=True))
 
 
 def measure_codecs(games: Sequence[Game], folder: Path, rounds: int) -> None:
@@ -176,17 +181,24 @@ def measure_reading(games: Sequence[Game], database: Path, folder: Path, rounds:
     for _ in range(rounds):
         rates.append(
             [
-                read_dataset(games, database, lanes),
+                read_dataset(games, database, lanes, len(shards)),
                 read_stream(shards, lanes),
+                read_stream(shards, lanes, lanes_first=True),
                 read_stream(Shards(features), lanes),
             ]
         )
-    names = ["nle.dataset.TtyrecDataset", "frame shards", "feature shards"]
+    names = [
+        "nle.dataset.TtyrecDataset",
+        "frame shards",
+        "frame shards, lanes first",
+        "feature shards",
+    ]
     print_rates("frames a CPU second, one thread", names, np.array(rates))
 
 
-def read_dataset(games: Sequence[Game], database: Path, lanes: int) -> float:
-    """Frames a CPU second of NLE's dataset over the games."""
+def read_dataset(games: Sequence[Game], database: Path, lanes: int, wanted: int) -> float:
+    """Frames a CPU second of NLE's dataset, as many as the games hold: lanes that are done begin
+    again, since filling them with zeros would count against it."""
     from nle.dataset import TtyrecDataset
 
     data = TtyrecDataset(
@@ -196,21 +208,29 @@ def read_dataset(games: Sequence[Game], database: Path, lanes: int) -> float:
         dbfilename=str(database),
         shuffle=False,
         gameids=[game.gameid for game in games],
+        loop_forever=True,
     )
     frames, began = 0, time.process_time()
-    for minibatch in data:
-        frames += int((minibatch["gameids"] != 0).sum())
+    for _ in data:
+        frames += lanes * CHUNK
+        if frames >= wanted:
+            break
     return frames / (time.process_time() - began)
 
 
-def read_stream(split: Split, lanes: int) -> float:
+def read_stream(split: Split, lanes: int, lanes_first: bool = False) -> float:
     """Frames a CPU second of one epoch of a split's stream, into one set of arrays, as the loader
-    reads: several steps at a time."""
+    reads: several steps at a time, time before lanes. NLE's dataset yields lanes before time."""
     stream = split.stream(lanes, CHUNK, seed=0)
     count = steps_at_once(stream, lanes)
-    arrays = {
-        name: np.zeros(shape, dtype) for name, (shape, dtype) in stream.layout(lanes, count).items()
-    }
+    arrays = {}
+    for name, (shape, dtype) in stream.layout(lanes, count).items():
+        steps, width, *rest = shape
+        arrays[name] = (
+            np.zeros((width, steps, *rest), dtype).swapaxes(0, 1)
+            if lanes_first
+            else np.zeros(shape, dtype)
+        )
     steps = range(0, stream.steps_an_epoch - count + 1, count)
     seconds = cpu_seconds(lambda: [stream.fill(step, arrays, range(lanes)) for step in steps])
     return len(steps) * count * lanes * CHUNK / seconds

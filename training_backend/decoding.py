@@ -5,8 +5,9 @@ What a shard holds is the affair of `features` (made by hand of the screens, unc
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -65,40 +66,61 @@ def write_shards(
     Raises
     ------
     TrainError
-        No games were given, none could be used, or the disk is full.
+        No games were given, none could be used, the disk is full, or a process was killed.
 
     Examples
     --------
     >>> write_shards(open_index("demonstrations"), Path("shards/train"))  # doctest: +SKIP
     Decoded(games=4000, transitions=10234567, skipped=())
     """
-    if not games:
-        raise TrainError(
-            f"no recorded games to decode into {folder}: record some with `scaling-train collect`"
-        )
-    groups = _group(sorted(games, key=lambda game: game.name))
-    names = [f"{i:04d}-{_hash(group, observation)}.arrow" for i, group in enumerate(groups)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("*.arrow"):
-        if path.name not in names:
-            path.unlink()
-    missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
-    done = len(names) - len(missing)
-    on_shard(done, len(names))
-    write = _WRITERS[observation]
-    jobs = [(groups[i], folder / names[i]) for i in missing]
-    if workers > 1 and len(jobs) > 1:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-            for future in as_completed([pool.submit(write, *job) for job in jobs]):
-                future.result()
-                done += 1
-                on_shard(done, len(names))
-    else:
-        for job in jobs:
-            write(*job)
-            done += 1
-            on_shard(done, len(names))
+    written = write_splits(
+        {folder: games}, observation=observation, workers=workers, on_shard=on_shard
+    )
+    return written[folder]
+
+
+def write_splits(
+    splits: Mapping[Path, Sequence[Game]],
+    *,
+    observation: Observation = "features",
+    workers: int = 1,
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[Path, Decoded]:
+    """Decode several splits, each into its folder: `write_shards` for all at once.
+
+    No process waits for the last shard of a split before it begins with the next.
+    """
+    jobs: list[tuple[list[Game], Path]] = []
+    names: dict[Path, list[str]] = {}
+    for folder, games in splits.items():
+        if not games:
+            raise TrainError(
+                f"no recorded games to decode into {folder}: record some with `scaling-train "
+                "collect`"
+            )
+        groups = _group(sorted(games, key=lambda game: game.name))
+        shards = [f"{i:04d}-{_hash(group, observation)}.arrow" for i, group in enumerate(groups)]
+        names[folder] = shards
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.arrow"):
+            if path.name not in shards:
+                path.unlink()
+        jobs += [
+            (group, folder / name)
+            for group, name in zip(groups, shards, strict=True)
+            if not (folder / name).exists()
+        ]
+    total = sum(map(len, names.values()))
+    done = total - len(jobs)
+    on_shard(done, total)
+    for _ in _write(jobs, observation, workers):
+        done += 1
+        on_shard(done, total)
+    return {folder: _finish(folder, names[folder], splits[folder]) for folder in splits}
+
+
+def _finish(folder: Path, names: Sequence[str], games: Sequence[Game]) -> Decoded:
+    """Name a folder's shards in it, all of which are there, and say what they hold."""
     about = [read_about(folder / name) for name in names]
     write_manifest(folder, names)
     skipped = tuple((entry[0], entry[1]) for each in about for entry in each["skipped"])
@@ -107,6 +129,39 @@ def write_shards(
         raise TrainError(f"none of {len(games)} games could be decoded; first: {skipped[0]}")
     transitions = sum(game["steps"] for each in about for game in each["games"])
     return Decoded(games=decoded, transitions=transitions, skipped=skipped)
+
+
+def _write(
+    jobs: Sequence[tuple[list[Game], Path]], observation: Observation, workers: int
+) -> Iterator[None]:
+    """Write shards, as each is done.
+
+    In processes of their own recordings are checked late, which is cheaper; where damage ends a
+    process, what it and those beside it were at is done again with all recordings checked before.
+    """
+    write = _WRITERS[observation]
+    if workers == 1:
+        for job in jobs:
+            yield write(*job)
+        return
+    late = True
+    left = sorted(jobs, key=lambda job: -sum(game.size for game in job[0]))  # the longest first
+    while left:
+        broken = []
+        with ProcessPoolExecutor(min(workers, len(left)), mp_context=get_context("spawn")) as pool:
+            doing = {pool.submit(write, *job, late=late): job for job in left}
+            for future in as_completed(doing):
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    if not late:
+                        raise TrainError(
+                            f"a process that decodes games into {doing[future][1].parent} has "
+                            "ended (out of memory, or killed): give the same command again; "
+                            "finished shards are kept"
+                        ) from None
+                    broken.append(doing[future])
+        late, left = False, broken
 
 
 def _group(games: Sequence[Game]) -> list[list[Game]]:

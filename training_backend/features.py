@@ -18,7 +18,7 @@ from scaling_analysis.errors import TrainError
 from training_backend.demonstrations import Game
 from training_backend.shardfiles import as_metadata, writing
 from training_backend.tasks import nethack
-from training_backend.ttyrecs import Frames, read_frames
+from training_backend.ttyrecs import Frames, Unproven, read_frames
 
 _LANES: Final = 64
 _BLOCK: Final = 64
@@ -26,11 +26,18 @@ _BLOCK: Final = 64
 _COLUMNS: Final = (*(field.name for field in nethack.FIELDS), "action", "score")
 
 
-def write_features(group: Sequence[Game], path: Path) -> None:
-    """Decode and encode games into the shard `path`; damaged ones are named in its description."""
+def write_features(group: Sequence[Game], path: Path, *, late: bool = False) -> None:
+    """Decode and encode games into the shard `path`; damaged ones are named in its description.
+
+    With `late` recordings are checked on the way (`ttyrecs.read_frames`), which ends some processes
+    that come upon damage.
+    """
     import pyarrow as pa
 
-    games, columns, skipped = encode_games(group)
+    try:
+        games, columns, skipped = encode_games(group, late=late)
+    except Unproven:
+        games, columns, skipped = encode_games(group)
     for field in nethack.FIELDS:
         if field.vocabulary is not None and columns[field.name].max(initial=0) >= field.vocabulary:
             raise AssertionError(f"field {field.name} has an id beyond {field.vocabulary}")
@@ -57,7 +64,7 @@ def write_features(group: Sequence[Game], path: Path) -> None:
 
 
 def encode_games(
-    recordings: Sequence[Game],
+    recordings: Sequence[Game], *, late: bool = False
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]], list[tuple[str, str]]]:
     """Decode and encode games, several side by side.
 
@@ -87,7 +94,7 @@ def encode_games(
                     if not queue:
                         break
                     recording = playing[lane] = queue.pop()
-                    streams[lane] = read_frames(recording, _BLOCK, reuse=True)
+                    streams[lane] = read_frames(recording, _BLOCK, reuse=True, late=late)
                     encoder.reset(lane)
                     previous[lane] = nethack.NO_ACTION
                     parts[recording.name] = {name: [] for name in _COLUMNS}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +25,7 @@ from training_backend.shardfiles import as_metadata, writing
 from training_backend.shards import Split
 from training_backend.streams import Blocks
 from training_backend.tasks import nethack, nethack_screen
-from training_backend.ttyrecs import Frames, read_frames
+from training_backend.ttyrecs import Frames, Unproven, read_frames
 
 BLOCK: Final = 128
 CODEC: Final = "lz4"
@@ -32,6 +33,8 @@ _READ: Final = ("characters", "colours", "cursor", "key", "previous", "score")
 _CHARACTERS, _COLOURS, _CURSOR, _KEY, _PREVIOUS, _SCORE = 3, 6, 9, 11, 13, 15
 """Which of a batch's buffers hold the values of the columns `_READ`: the batch itself has one, for
 what is missing, and so has each column and each list's values."""
+_READING: Final = Lock()
+"""Loaders of one process share a split's files, and each reads in a thread of its own."""
 _CELLS: Final = nethack_screen.ROWS * nethack_screen.COLUMNS
 
 
@@ -43,20 +46,23 @@ class _Unusable(Exception):
         self.game = game
 
 
-def write_frames(group: Sequence[Game], path: Path) -> None:
+def write_frames(group: Sequence[Game], path: Path, *, late: bool = False) -> None:
     """Decode games into the shard `path`; damaged ones are named in its description.
 
-    Frames pass through in blocks: memory does not grow with the games.
+    Frames pass through in blocks: memory does not grow with the games. With `late` recordings are
+    checked on the way (`ttyrecs.read_frames`), which ends some processes that come upon damage.
     """
     skipped: dict[str, str] = {}
     while True:
         try:
-            return _write(group, path, skipped)
+            return _write(group, path, skipped, late)
+        except Unproven:
+            late = False
         except _Unusable as found:  # rare: what can be seen at a game's start is seen there
             skipped[found.game.name] = str(found)
 
 
-def _write(group: Sequence[Game], path: Path, skipped: dict[str, str]) -> None:
+def _write(group: Sequence[Game], path: Path, skipped: dict[str, str], late: bool) -> None:
     digest = hashlib.sha256()
     games: list[dict[str, Any]] = []
     blocks = 0
@@ -66,7 +72,7 @@ def _write(group: Sequence[Game], path: Path, skipped: dict[str, str]) -> None:
                 continue
             steps, before, last = 0, 0, 0
             try:
-                for frames in read_frames(game, BLOCK, reuse=True):
+                for frames in read_frames(game, BLOCK, reuse=True, late=late):
                     refuse_odd_keys(game, frames.keys)
                     columns = _columns(frames, len(games), steps, before)
                     writer.write_batch(_batch(columns))
@@ -141,13 +147,24 @@ def _batch(columns: dict[str, NDArray[Any]]) -> Any:
     import pyarrow as pa
 
     arrays: list[Any] = []
-    for field, column in zip(_schema(), columns.values(), strict=True):
-        is_list = pa.types.is_fixed_size_list(field.type)
-        kind = field.type.value_type if is_list else field.type
-        buffer = pa.py_buffer(np.ascontiguousarray(column, kind.to_pandas_dtype()))
+    for (kind, dtype, rows), column in zip(_kinds(), columns.values(), strict=True):
+        buffer = pa.py_buffer(np.ascontiguousarray(column, dtype))
         flat = pa.Array.from_buffers(kind, column.size, [None, buffer])
-        arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list else flat)
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=rows) if rows else flat)
     return pa.RecordBatch.from_arrays(arrays, schema=_schema())
+
+
+@cache
+def _kinds() -> list[tuple[Any, Any, Any]]:
+    """Arrow's and numpy's type of each column's values, and that of its rows where it has lists."""
+    import pyarrow as pa
+
+    kinds: list[tuple[Any, Any, Any]] = []
+    for field in _schema():
+        rows = field.type if pa.types.is_fixed_size_list(field.type) else None
+        kind = field.type if rows is None else rows.value_type
+        kinds.append((kind, np.dtype(kind.to_pandas_dtype()), rows))
+    return kinds
 
 
 class FrameShards(Split):
@@ -204,7 +221,8 @@ class FrameShards(Split):
         """A game's block; the one that a lane read last is kept, since it most often goes on."""
         found = blocks.get(lane)
         if found is None or found[0] != game or found[1] != number:
-            batch = self._files[self._shard[game]].get_batch(int(self._start[game]) + number)
+            with _READING:
+                batch = self._files[self._shard[game]].get_batch(int(self._start[game]) + number)
             found = blocks[lane] = game, number, _arrays(batch)
         return found[2]
 

@@ -6,6 +6,7 @@ processes nor the device changes a byte or the order.
 
 import weakref
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from math import prod
 from time import perf_counter
@@ -76,9 +77,9 @@ def open_loader(
     Args:
         stream: what to read.
         device: where the chunks go.
-        workers: reading processes; 0 reads in this one, when a chunk is asked for. Default: 0 on a
-            CPU, whose cores are training already, `READERS` elsewhere. A stream that is not of
-            shards is always read here.
+        workers: reading processes; 0 reads in this one, in a thread. Default: 0 on a CPU, whose
+            cores are training already, `READERS` elsewhere. A stream that is not of shards is
+            always read here, when a chunk is asked for.
         lanes: only these of the stream's lanes, for one rank of several. Default: all.
         resident: whether to keep the demonstrations on the device and gather chunks there.
             Default: on CUDA, where they are features and fit into `RESIDENT_SHARE` of its memory.
@@ -106,7 +107,7 @@ def open_loader(
             return
         count = workers if workers is not None else 0 if place.type == "cpu" else READERS
         if count == 0:
-            read = _Lanes(stream, lanes)
+            read = held.enter_context(_Lanes(stream, lanes))
             yield Loader(read if place.type == "cpu" else _Inline(read, place))
             return
         ring = held.enter_context(make_ring(stream.layout(len(lanes)), AHEAD + 1))
@@ -125,7 +126,11 @@ class _Part:
 
 
 class _Lanes:
-    """Some lanes of a stream of shards, which reads no others, and several steps at a time."""
+    """Some lanes of a stream of shards, which reads no others, and several steps at a time.
+
+    A thread reads the steps that come next while those before are used: numpy and Arrow let go of
+    the interpreter as they copy and decompress.
+    """
 
     def __init__(self, stream: ShardStream, lanes: range) -> None:
         self._stream, self._lanes = stream, lanes
@@ -134,20 +139,42 @@ class _Lanes:
         self._chunks: list[dict[str, Tensor]] = []
         self._spare: dict[str, list[NDArray[Any]]] = {name: [] for name in stream.layout()}
         """Arrays of steps read before of which nobody holds a tensor any more."""
+        self._thread = ThreadPoolExecutor(1, "chunks")
+        self._next: tuple[range, Future[list[dict[str, Tensor]]]] | None = None
+        """Steps that the thread has been told to read."""
+
+    def __enter__(self) -> "_Lanes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
     def __getitem__(self, step: int, /) -> dict[str, Tensor]:
-        stream = self._stream
-        if step not in self._steps:
-            left = stream.steps_an_epoch - step % stream.steps_an_epoch
-            self._steps = range(step, step + min(self._count, left))
-            self._chunks.clear()
-            arrays = self._take_arrays(len(self._steps))
-            stream.fill(step, arrays, self._lanes)
-            parts = [torch.from_numpy(array).split(stream.chunk) for array in arrays.values()]
-            self._chunks = [
-                dict(zip(arrays, part, strict=True)) for part in zip(*parts, strict=True)
-            ]
+        if step in self._steps:
+            if self._next is None:  # not before: the caller may hold the last of the steps before
+                self._read_from(self._steps.stop)
+        else:
+            self._chunks = []
+            if self._next is not None and self._next[0].start != step:
+                wait([self._next[1]])
+                self._next = None
+            steps, read = self._next or self._read_from(step)
+            self._next, self._steps, self._chunks = None, steps, read.result()
+            if len(steps) == 1:
+                self._read_from(steps.stop)
         return dict(self._chunks[step - self._steps.start])
+
+    def _read_from(self, step: int) -> tuple[range, "Future[list[dict[str, Tensor]]]"]:
+        left = self._stream.steps_an_epoch - step % self._stream.steps_an_epoch
+        steps = range(step, step + min(self._count, left))
+        self._next = steps, self._thread.submit(self._read, steps)
+        return self._next
+
+    def _read(self, steps: range) -> list[dict[str, Tensor]]:
+        arrays = self._take_arrays(len(steps))
+        self._stream.fill(steps.start, arrays, self._lanes)
+        parts = [torch.from_numpy(array).split(self._stream.chunk) for array in arrays.values()]
+        return [dict(zip(arrays, part, strict=True)) for part in zip(*parts, strict=True)]
 
     def _take_arrays(self, steps: int) -> dict[str, NDArray[Any]]:
         """Arrays for so many steps: used ones where there are, since the system's pages of new ones

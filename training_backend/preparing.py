@@ -1,6 +1,6 @@
 """From an expert, or from somebody's recordings, to the shards that training reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from training_backend import demonstrations
 from training_backend.bench import HELD_OUT, TRAIN, shards_folder
-from training_backend.decoding import write_shards
+from training_backend.decoding import write_splits
 from training_backend.demonstrations import Game
 from training_backend.families import Observation
 from training_backend.recording import collect
@@ -58,32 +58,34 @@ def prepare_demonstrations(
         train, held = demonstrations.split_games(found, held_out)
         of_split = {HELD_OUT: held, TRAIN: train}
     for observation in observations:
-        for split, recorded in of_split.items():
-            _decode(recorded, shards_folder(data, split, observation), observation, workers, say)
+        of_folder = {
+            shards_folder(data, split, observation): recorded
+            for split, recorded in of_split.items()
+        }
+        _decode(of_folder, observation, workers, say)
 
 
 def _decode(
-    games: Sequence[Game],
-    folder: Path,
+    of_folder: Mapping[Path, Sequence[Game]],
     observation: Observation,
     workers: int,
     say: Callable[[str], object],
 ) -> None:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(f"decoding {folder.name}")
-        decoded = write_shards(
-            games,
-            folder,
+        task = bar.add_task("decoding " + ", ".join(folder.name for folder in of_folder))
+        written = write_splits(
+            of_folder,
             observation=observation,
             workers=workers,
             on_shard=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    say(
-        f"{folder.name}: {decoded.games} games, {decoded.transitions:,} transitions decoded into "
-        f"{folder}"
-    )
-    if decoded.skipped:
-        say(f"  {len(decoded.skipped)} games could not be used and were left out:")
-    for game, reason in decoded.skipped:
-        say(f"  left out {game}: {reason}")
+    for folder, decoded in written.items():
+        say(
+            f"{folder.name}: {decoded.games} games, {decoded.transitions:,} transitions decoded "
+            f"into {folder}"
+        )
+        if decoded.skipped:
+            say(f"  {len(decoded.skipped)} games could not be used and were left out:")
+        for game, reason in decoded.skipped:
+            say(f"  left out {game}: {reason}")

@@ -1,6 +1,7 @@
 """Recorded games (ttyrec3) to the frames on which the player pressed a key."""
 
 import bz2
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_analysis.errors import TrainError
+from training_backend.bzip2 import last_block
 from training_backend.demonstrations import Game
 
+_HEADER: Final = struct.Struct("<iiiB")
+"""Of a record: seconds, microseconds, bytes that follow, channel."""
+_KEY: Final = 1
+"""The channel of keys."""
 _OUTPUT: Final = 1 << 17
 """Bytes that a file is decompressed in at a time when it is checked: they stay in the cache."""
 
@@ -37,7 +43,13 @@ class Frames(NamedTuple):
         return self._make(array[start:stop] for array in self)
 
 
-def read_frames(game: Game, block: int, *, reuse: bool = False) -> Iterator[Frames]:
+class Unproven(Exception):
+    """What a recording held up to where it ended: no more is known to be whole of it."""
+
+
+def read_frames(
+    game: Game, block: int, *, reuse: bool = False, late: bool = False
+) -> Iterator[Frames]:
     """The frames of a game on which the player pressed a key, `block` at a time, the rest last.
 
     Yields new arrays, or with `reuse` the same ones again and again, which is faster: their content
@@ -45,13 +57,19 @@ def read_frames(game: Game, block: int, *, reuse: bool = False) -> Iterator[Fram
     player's first key (spaces past greetings) is left out, and so is what it pressed to end the
     game.
 
+    With `late` files that nobody vouches for are checked as they are converted, and not before: at
+    their end `Unproven` is raised where they may be damaged, or this process ends on the way.
+
     Raises `TrainError`, at any block, where a file is missing, damaged, or shorter than the game.
     """
     from nle.dataset import dataset
 
+    ends: list[bytes | None] = [None] * len(game.paths)
     if not _is_as_recorded(game):
-        for path in game.paths:
-            if reason := _damage(path):
+        for part, path in enumerate(game.paths):
+            if late and game.played is None and path.exists():
+                ends[part] = last_block(path.read_bytes())
+            if ends[part] is None and (reason := _damage(path)):
                 raise TrainError(f"{path}: {reason}")
     if game.played == 0:
         raise TrainError(f"{game.paths[0]}: holds no frames")
@@ -61,7 +79,8 @@ def read_frames(game: Game, block: int, *, reuse: bool = False) -> Iterator[Fram
     frames, filled, yielded = _new_frames(block), 0, 0
     for part, path in enumerate(game.paths):
         converter.load_ttyrec(str(path), gameid=1, part=part)
-        more = True
+        end, more = ends[part], True
+        last = (0, 0)
         while more:
             free = frames.part(filled, None)
             asked = len(free.keys)
@@ -69,6 +88,10 @@ def read_frames(game: Game, block: int, *, reuse: bool = False) -> Iterator[Fram
                 free.chars, free.colors, free.cursor, free.times, free.keys, free.scores
             )
             more = found == asked
+            if found:
+                last = int(free.times[found - 1]), int(free.keys[found - 1])
+            if not more and end is not None and not _ends_with(end, *last):
+                raise Unproven(f"{path}: converted to some key that is not its last")
             start = min(lead, found)
             lead -= start
             while not greeted and start < found:  # nothing says where the play begins
@@ -110,6 +133,20 @@ def _greets(chars: NDArray[np.uint8], key: int) -> bool:
     return key == ord(" ") and b"--More--" in chars.tobytes()
 
 
+def _ends_with(end: bytes, time: int, key: int) -> bool:
+    """Whether this key at this time [microseconds] is the last in what a recording ends with."""
+    at = end.rfind(_HEADER.pack(*divmod(time, 1_000_000), 1, _KEY) + bytes([key]))
+    if at < 0:
+        return False
+    at += _HEADER.size + 1
+    while at + _HEADER.size <= len(end):
+        _, _, length, channel = _HEADER.unpack_from(end, at)
+        if length < 0 or channel == _KEY:
+            return False
+        at += _HEADER.size + length
+    return at == len(end)
+
+
 def _is_as_recorded(game: Game) -> bool:
     """Whether a game's recording is, to the byte, the one that was whole when it was finished."""
     if game.checksum is None or len(game.paths) != 1 or not game.paths[0].exists():
@@ -122,7 +159,8 @@ def _damage(path: Path) -> str:
 
     NLE's converter takes a file that breaks off for one that ends, shows what a damaged block holds
     before it has seen its checksum, and ends the process on some of that. So a file that nobody
-    vouches for is decompressed once before, at about a seventh of the converter's own time.
+    vouches for is decompressed once before, at about a sixth of the converter's own time, unless
+    it is checked late.
     """
     decompressor = bz2.BZ2Decompressor()
     try:

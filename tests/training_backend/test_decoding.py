@@ -1,15 +1,17 @@
 """Recordings to shards: once, completely, resumable, and damaged games by name."""
 
+import bz2
 import dataclasses
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from ending_writer import write_or_end
 
 from scaling_analysis.errors import TrainError
-from training_backend import decoding, features, shardfiles, ttyrecs
-from training_backend.decoding import write_shards
+from training_backend import decoding, features, frames, shardfiles, ttyrecs
+from training_backend.decoding import write_shards, write_splits
 from training_backend.demonstrations import open_index, read_keys
 from training_backend.features import encode_games
 from training_backend.shardfiles import read_about
@@ -43,6 +45,90 @@ def broken_off(recorded_games, tmp_path):
     content = game.paths[0].read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return dataclasses.replace(game, paths=(path,))
+
+
+@pytest.fixture
+def others(recorded_games, tmp_path):
+    """Recordings of several blocks of which nobody says where the play ends or that they are whole."""
+    games = []
+    for game in recorded_games[:2]:
+        path = tmp_path / "others" / game.paths[0].name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bz2.compress(bz2.decompress(game.paths[0].read_bytes()), 1))
+        games.append(dataclasses.replace(game, paths=(path,), lead=0, played=None, checksum=None))
+    return games
+
+
+def columns_of(game, **options):
+    return [np.concatenate(parts) for parts in zip(*read_frames(game, 97, **options), strict=True)]
+
+
+def test_a_recording_is_checked_on_the_way_to_the_same_frames(others, monkeypatch):
+    checked = [columns_of(game) for game in others]
+
+    def refuse(path):
+        raise AssertionError(f"{path} was decompressed before")
+
+    monkeypatch.setattr(ttyrecs, "_damage", refuse)
+    for game, columns in zip(others, checked, strict=True):
+        for early, late in zip(columns, columns_of(game, late=True), strict=True):
+            np.testing.assert_array_equal(early, late)
+
+
+def test_a_recording_that_does_not_prove_whole_is_checked_before(others, tmp_path, monkeypatch):
+    def content():
+        decoded = [
+            write_shards(others, tmp_path / name, observation=name)
+            for name in ("screen", "features")
+        ]
+        paths = sorted(tmp_path.glob("*/*.arrow"))
+        return decoded, [path.read_bytes() for path in paths], paths
+
+    before = content()
+    for write, path in zip((features.write_features, frames.write_frames), before[2], strict=True):
+        write(others, path, late=True)
+    assert content() == before
+    monkeypatch.setattr(ttyrecs, "_ends_with", lambda *_: False)
+    with pytest.raises(ttyrecs.Unproven, match="not its last"):
+        list(read_frames(others[0], 64, late=True))
+    for write, path in zip((features.write_features, frames.write_frames), before[2], strict=True):
+        write(others, path, late=True)
+    assert content() == before
+
+
+def test_damage_before_the_last_block_is_found_by_processes_too(others, tmp_path):
+    path = others[0].paths[0]
+    data = path.read_bytes()
+    middle = len(data) // 3
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :])
+    one, two = (write_shards(others, tmp_path / str(n), workers=n) for n in (1, 2))
+    assert one == two
+    assert one.games == 1
+    assert "damaged" in dict(one.skipped)[others[0].name]
+
+
+def test_where_a_process_ends_its_shards_are_written_with_more_care(
+    recorded_games, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(decoding, "GAMES_A_SHARD", 2)
+    alone = write_shards(recorded_games, tmp_path / "alone")
+    monkeypatch.setitem(decoding._WRITERS, "features", write_or_end)
+    assert write_shards(recorded_games, tmp_path / "ended", workers=2) == alone
+    one, two = (sorted((tmp_path / name).glob("*.arrow")) for name in ("alone", "ended"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_splits_are_decoded_together_as_one_by_one(recorded_games, tmp_path):
+    splits = {tmp_path / "held_out": recorded_games[:1], tmp_path / "train": recorded_games[1:]}
+    seen = []
+    together = write_splits(splits, on_shard=lambda *now: seen.append(now))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    for folder, games in splits.items():
+        alone = folder.with_suffix(".alone")
+        assert write_shards(games, alone) == together[folder]
+        assert [p.read_bytes() for p in alone.iterdir()] == [
+            (folder / p.name).read_bytes() for p in alone.iterdir()
+        ]
 
 
 def test_frames_are_the_play_and_nothing_else(recorded_games):

@@ -10,6 +10,7 @@ from markov_source import MarkovSource
 from synthetic_shards import write_synthetic
 
 from scaling_analysis.errors import TrainError
+from training_backend import loading
 from training_backend.loading import open_loader, resident_columns
 from training_backend.shards import Shards
 
@@ -47,6 +48,25 @@ def test_bytes_and_order_do_not_depend_on_the_number_of_readers(shards, expected
         assert load.waited > 0
     for chunk, arrays in zip(chunks, expected, strict=True):
         assert_same(chunk, arrays)  # and later chunks did not overwrite earlier ones
+
+
+def test_memory_is_used_again_once_nobody_holds_it(shards, monkeypatch):
+    monkeypatch.setattr(loading, "AT_ONCE", 2)
+    with open_loader(shards.stream(4, 25, seed=1)) as load:
+        places = []
+        for step in range(16):
+            chunk = load[step]
+            places.append(chunk["action"].data_ptr())
+        assert len(set(places)) <= 2 * 3  # steps read together; held, used and read ahead
+        held = [load[step] for step in range(16, 24)]
+        assert len({chunk["action"].data_ptr() for chunk in held}) == 8
+
+
+def test_steps_read_one_at_a_time_are_read_ahead_too(shards, expected, monkeypatch):
+    monkeypatch.setattr(loading, "AT_ONCE", 1)
+    with open_loader(shards.stream(4, 25, seed=1, returns=True)) as load:
+        for step, arrays in zip(STEPS, expected, strict=True):
+            assert_same(load[step], arrays)
 
 
 def test_demonstrations_kept_on_the_device_give_the_same(shards, expected):
