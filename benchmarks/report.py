@@ -1,0 +1,88 @@
+"""Time, memory and size of `scaling report` with 4,000 replicates of every method.
+
+    SCALING_REFERENCE_DATA=folder python benchmarks/report.py
+
+The log is that of Tuyls et al. 2023 (loss and return, 197 rows) where the folder of third-party run
+logs is named, else the one of this repository. It means something on a free machine only.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "report.md"
+REPLICATES = 4000
+REPEATS = 3
+
+
+def log() -> tuple[str, Path]:
+    folder = os.environ.get("SCALING_REFERENCE_DATA")
+    if folder:
+        return "Tuyls et al. 2023", Path(folder) / "nethack_il" / "runs.csv"
+    return "data/nethack_bc", HERE.parent / "data" / "nethack_bc" / "runs.csv"
+
+
+def measure(runs: Path, out: Path) -> tuple[float, int]:
+    """Seconds of the command, and the most memory of it and its workers [bytes]."""
+    program = "from scaling_analysis.cli import main; main()"
+    words = ["report", str(runs), "-o", str(out), "--replicates", str(REPLICATES)]
+    start, most = time.perf_counter(), 0
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.DEVNULL
+    ) as command:
+        while command.poll() is None:
+            most = max(most, sum(map(_resident, _family(command.pid))))
+            time.sleep(0.1)
+    if command.returncode:
+        raise SystemExit(f"scaling report ended with {command.returncode}")
+    return time.perf_counter() - start, most
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its children, who have none."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        children = []
+    return [pid, *map(int, children)]
+
+
+def _resident(pid: int) -> int:
+    """Memory of a process, what it shares counted in proportion [bytes]."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def main() -> None:
+    name, runs = log()
+    with tempfile.TemporaryDirectory() as folder:
+        found = [measure(runs, Path(folder)) for _ in range(REPEATS)]
+        size = {kind: (Path(folder) / f"report.{kind}").stat().st_size for kind in ("html", "pdf")}
+    times = sorted(seconds for seconds, _ in found)
+    cores = len(os.sched_getaffinity(0))
+    text = f"""\
+# A report with {REPLICATES:,} replicates of every method, HTML and PDF
+
+`python benchmarks/report.py`, log: {name}; {cores} cores, {REPEATS} times
+
+| | |
+|---|---|
+| seconds, median | {statistics.median(times):.1f} ({times[0]:.1f} to {times[-1]:.1f}) |
+| memory of all processes together, at most | {max(m for _, m in found) / 2**20:.0f} MiB |
+| HTML | {size["html"] / 1e6:.2f} MB |
+| PDF | {size["pdf"] / 1e6:.2f} MB |
+"""
+    print(text)
+    RESULT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
