@@ -49,7 +49,7 @@ def broken_off(recorded_games, tmp_path):
 
 @pytest.fixture
 def others(recorded_games, tmp_path):
-    """Recordings of several blocks of which nobody says where the play ends or that they are whole."""
+    """Recordings of several blocks; nobody says where the play ends, or that they are whole."""
     games = []
     for game in recorded_games[:2]:
         path = tmp_path / "others" / game.paths[0].name
