@@ -151,10 +151,10 @@ def fit_intrinsic(
     fit = fit.with_environment(environment_params)
     problem = state_problem(fit)
     y = rows["mean_return"].to_numpy(dtype=float)
-    solution, ends = problem.search(y, np.ones(len(y)))
+    solution = problem.search(y, np.ones(len(y)))
     fit = settle(fit, problem, solution).replicate(0)
     fit = replace(fit, reference=fit.law, reach=float(fit.high))
-    return conclude(fit, problem, ends, notes)
+    return conclude(fit, problem, notes)
 
 
 def _cost_constant(rows: pd.DataFrame, cost: Cost) -> float:

@@ -27,16 +27,10 @@ _POOR = 0.9
 _APART = 0.1
 _BENT = 0.02
 """Loss of R2 to a metric's straight line that shows a bend."""
-_STRAY = 0.05
 
 
-def conclude(
-    fit: "IntrinsicFit", problem: CurveProblem, ends: Array, doubts: tuple[str, ...]
-) -> "IntrinsicFit":
-    """The fit with its rivals, near-optimal range, status and messages.
-
-    `ends` are the objectives that the starts of the search ended at.
-    """
+def conclude(fit: "IntrinsicFit", problem: CurveProblem, doubts: tuple[str, ...]) -> "IntrinsicFit":
+    """The fit with its rivals, near-optimal range, status and messages."""
     if not float(fit.r_squared) > _RISES:
         raise FitError(
             "the returns do not rise with model size or samples: the best rising function explains "
@@ -54,7 +48,7 @@ def conclude(
             rivals[other] = float(1 / (1 + np.exp(-found.theta[0, 0])))
             explained[other] = float(1 - found.squares[0] / found.total[0])
     fit = replace(fit, rivals=rivals, near=near, both_sides=near[1] - near[0] > _FLAT)
-    found = [*doubts, *_doubts(fit, ends, explained)]
+    found = [*doubts, *_doubts(fit, explained)]
     return replace(
         fit,
         status=FitStatus.DOUBTFUL if found else FitStatus.OK,
@@ -85,7 +79,7 @@ def _near(
     return ends[0], ends[1]
 
 
-def _doubts(fit: "IntrinsicFit", ends: Array, explained: dict[str, float]) -> list[str]:
+def _doubts(fit: "IntrinsicFit", explained: dict[str, float]) -> list[str]:
     found = []
     if not fit.sound:
         found.append(

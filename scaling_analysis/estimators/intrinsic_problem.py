@@ -93,8 +93,8 @@ class CurveProblem:
             mean = (kernel @ mean) / np.where(share > 0, share, 1.0)
         return mean, mass
 
-    def search(self, response: Array, weights: Array) -> tuple[Solution, Array]:
-        """The global optimum, and the objective at the end of every start (starts,).
+    def search(self, response: Array, weights: Array) -> Solution:
+        """The global optimum.
 
         A grid over the three parameters, then least squares from its best nodes: the coordinates
         are nearly independent of each other, so that few starts go astray.
@@ -106,9 +106,9 @@ class CurveProblem:
             [np.log(nodes[:, 0] / (1 - nodes[:, 0])), np.log(nodes[:, 1]), half * nodes[:, 2]], 1
         )
         squares = np.array([curves.squares(theta) for theta in nodes])
-        ends = [curves.descend(nodes[i]) for i in np.argsort(squares, kind="stable")[:_STARTS]]
-        best = min(ends, key=lambda end: end[1])
-        return curves.solution(best[0], best[2]), np.array([end[1] for end in ends])
+        starts = np.argsort(squares, kind="stable")[:_STARTS]
+        best = min((curves.descend(nodes[i]) for i in starts), key=lambda end: end[1])
+        return curves.solution(best[0], best[2])
 
     def follow(self, start: Array, response: Array, weights: Array) -> Solution:
         """The optimum of a replicate, from that of the data and from both sides of it."""

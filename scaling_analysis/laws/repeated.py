@@ -19,17 +19,6 @@ LOG_REPEAT_BOUNDS = (-3.0, 9.0)
 """Bounds of log R*: from repetitions that are worthless to some that are as good as new."""
 
 
-def effective_samples(
-    samples: ArrayLike, unique_samples: ArrayLike, repeat_scale: ArrayLike
-) -> Array:
-    """D' [count] for D `samples` drawn from U `unique_samples`, with R* = `repeat_scale`.
-
-    The inputs broadcast. U = inf, or D below U, means that nothing was repeated.
-    """
-    log_d, log_u = np.log(samples), np.log(unique_samples)
-    return np.exp(log_effective_samples(log_d, log_u, np.log(repeat_scale))[0])
-
-
 def log_effective_samples(
     log_d: Array, log_u: Array | float, log_scale: Array
 ) -> tuple[Array, Array, Array]:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from scaling_analysis.laws.repeated import effective_samples, log_effective_samples
+from scaling_analysis.laws.repeated import log_effective_samples
+
+
+def effective_samples(samples, unique_samples, repeat_scale):
+    """D' for D samples drawn from U unique ones."""
+    log_d, log_u = np.log(samples), np.log(unique_samples)
+    return np.exp(log_effective_samples(log_d, log_u, np.log(repeat_scale))[0])
 
 
 def test_the_published_formula():

@@ -61,7 +61,7 @@ def import_il_scaling(
     if atari.is_dir():
         tables += [_atari(atari, messages)]
     if nethack.is_dir():
-        table, episodes = _nethack(nethack, columns or {}, messages)
+        table, episodes = _nethack(nethack, messages)
         if table is not None:
             # Names are settled here: those of the Atari tables are the schema's already.
             header = list(table.frame.columns)
@@ -142,9 +142,7 @@ def _budget_table(path: Path, kind: str) -> list[tuple[str, float, float, str, f
         ) from error
 
 
-def _nethack(
-    folder: Path, columns: Mapping[str, str], messages: list[str]
-) -> tuple[Table | None, pd.DataFrame | None]:
+def _nethack(folder: Path, messages: list[str]) -> tuple[Table | None, pd.DataFrame | None]:
     rows: list[dict[str, Any]] = []
     places: list[str] = []
     episodes: list[pd.DataFrame] = []
