@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scaling_analysis.errors import ForecastError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.estimators.protocol import FrontierFit
+from scaling_analysis.forecasting.bounds import Bounds
 from scaling_analysis.forecasting.combination import (
     Widening,
     combine,
@@ -37,26 +38,58 @@ _OF_MEMBER: dict[str, FitQuantity] = {
 
 
 class Prediction(NamedTuple):
-    """A t distribution of the log of a quantity, elementwise."""
+    """A t distribution, elementwise, of the log of a quantity or of z between known bounds."""
 
-    log: Array
-    """Centre."""
+    centre: Array
     sd: Array
     """Scale."""
     dof: Array
     """Degrees of freedom."""
+    bounds: Bounds | None = None
+    """Bounds whose z (see `Bounds`) is distributed so; None: the log is."""
+
+    @property
+    def log(self) -> Array:
+        """Log of the forecast."""
+        return self._log(self.centre)
 
     def interval(self, level: float) -> tuple[Array, Array]:
         """Ends of the central interval of `level`, in the quantity's own unit."""
         half = student_quantile(level, self.dof) * self.sd
-        return np.exp(self.log - half), np.exp(self.log + half)
+        return np.exp(self._log(self.centre - half)), np.exp(self._log(self.centre + half))
 
-    def plus(self, sd: float, dof: float) -> "Prediction":
-        """With independent noise added; degrees of freedom by Welch and Satterthwaite."""
-        law, noise = self.sd**2, np.full_like(self.sd, sd**2)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            both = (law + noise) ** 2 / (law**2 / self.dof + noise**2 / dof)
-        return Prediction(self.log, np.sqrt(law + noise), np.where(law + noise > 0, both, self.dof))
+    def run_interval(self, level: float, sd: float, dof: float) -> tuple[Array, Array]:
+        """The same with independent noise of `sd` and `dof` in the log of the quantity.
+
+        Degrees of freedom are added by Welch and Satterthwaite. Bounds are those of what is
+        expected: each side keeps its own width, and passes a bound by no more than noise does.
+        """
+        half = student_quantile(level, self.dof)
+        ends = []
+        for side in (-1.0, 1.0):
+            law = self.sd**2
+            if self.bounds is not None:
+                law = ((self._log(self.centre + side * half * self.sd) - self.log) / half) ** 2
+            noise = np.full_like(law, sd**2)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                both = (law + noise) ** 2 / (law**2 / self.dof + noise**2 / dof)
+            freedom = np.where(law + noise > 0, both, self.dof)
+            away = student_quantile(level, freedom) * np.sqrt(law + noise)
+            ends.append(np.exp(self.log + side * away))
+        return ends[0], ends[1]
+
+    def falls_short(self, log_value: float, sign: float = 1.0) -> Array:
+        """Probability that the log of the quantity is below `log_value`; above, with sign -1."""
+        from scipy.special import stdtr
+
+        at = np.asarray(log_value)
+        if self.bounds is not None:
+            at = self.bounds.enter_or_end(log_value)
+        with np.errstate(divide="ignore"):
+            return stdtr(self.dof, sign * (at - self.centre) / self.sd)
+
+    def _log(self, value: Array) -> Array:
+        return value if self.bounds is None else self.bounds.leave(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,6 +112,9 @@ class Ensemble:
     """Largest compute (nominal budget, if there is one) fitted [FLOP]."""
     cost: Cost
     """FLOP a sample by size."""
+    bounds: Bounds | None = None
+    """Floor and ceiling of the return: its forecasts are averaged and widened as z between them
+    (see `Bounds`). None, in logs, where the link knows none and in forecasts of older versions."""
 
     @property
     def target(self) -> str:
@@ -118,20 +154,7 @@ class Ensemble:
             mean, base = self.point(quantity, c, n, method)
         widening = self.widening(quantity, method)
         sd = widening.sd(base, log_horizon(c, self.flops_max), self.trend(quantity))
-        return Prediction(mean, sd, np.full(c.shape, widening.dof))
-
-    def predict_run(
-        self,
-        target: str,
-        flops: ArrayLike,
-        params: ArrayLike,
-        method: str = COMBINED,
-        runs: int = 1,
-    ) -> Prediction:
-        """The mean of `runs` new runs of N `params` on C `flops`, their noise included."""
-        noise = self.noise[target]
-        law = self.predict(target, flops, params, method)
-        return law.plus(noise.sd / np.sqrt(runs), noise.dof)
+        return Prediction(mean, sd, np.full(c.shape, widening.dof), self._bounds(quantity))
 
     def weights(self, quantity: str, flops: float) -> dict[str, float]:
         """Weight of each averaged method in the forecast of a quantity at C `flops`."""
@@ -156,19 +179,24 @@ class Ensemble:
     def point(
         self, quantity: str, flops: Array, params: Array | None, method: str
     ) -> tuple[Array, Array]:
-        """Log forecast of one method and its spread before widening."""
+        """Forecast of one method and its spread before widening, in logs or as z."""
         if method == LINK:
             if self.link is None:
                 raise ForecastError("the log has no link from loss to return: it needs both")
             loss = self.predict(quantity.replace("mean_return", "loss"), flops, params)
-            return link_forecast(self.link, loss.log, loss.sd)
+            return link_forecast(self.link, loss.log, loss.sd, self.bounds)
         fitted = self.fitted(quantity)
         if method not in fitted:
             raise ForecastError(
                 f"method {method!r} does not forecast {quantity}; choose among "
                 f"{', '.join([COMBINED, *self.methods(quantity), *BASELINES])}"
             )
-        return log_forecast(fitted[method], _OF_MEMBER[quantity], flops, params)
+        log, spread = log_forecast(fitted[method], _OF_MEMBER[quantity], flops, params)
+        bounds = self._bounds(quantity)
+        return (log, spread) if bounds is None else bounds.bend(log, spread)
+
+    def _bounds(self, quantity: str) -> Bounds | None:
+        return self.bounds if quantity.startswith("mean_return") else None
 
     def _average(self, quantity: str, flops: Array, params: Array | None) -> tuple[Array, Array]:
         found = [self.point(quantity, flops, params, name) for name in self.methods(quantity)]
@@ -231,11 +259,12 @@ class Ensemble:
             "trends": dict(self.trends),
             "flops_max": self.flops_max,
             "cost": self.cost.to_dict(),
+            **({} if self.bounds is None else {"bounds": self.bounds.to_dict()}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        link, past = data["link"], data["hindcast"]
+        link, past, bounds = data["link"], data["hindcast"], data.get("bounds")
         return cls(
             losses={name: Bootstrap.from_dict(b) for name, b in data["losses"].items()},
             returns={name: Bootstrap.from_dict(b) for name, b in data["returns"].items()},
@@ -245,6 +274,7 @@ class Ensemble:
             trends=data["trends"],
             flops_max=data["flops_max"],
             cost=Cost.from_dict(data["cost"]),
+            bounds=None if bounds is None else Bounds.from_dict(bounds),
         )
 
 
@@ -288,7 +318,7 @@ def value_columns(
     """
     noise = ensemble.noise[target]
     lo, hi = law.interval(level)
-    run_lo, run_hi = law.plus(noise.sd / np.sqrt(runs), noise.dof).interval(level)
+    run_lo, run_hi = law.run_interval(level, noise.sd / np.sqrt(runs), noise.dof)
     lo, hi = np.fmax(lo, run_lo), np.fmin(hi, run_hi)
     return {
         target: np.exp(law.log),

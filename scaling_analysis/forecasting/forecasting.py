@@ -14,6 +14,7 @@ from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.estimators.return_link import fit_return_link
 from scaling_analysis.estimators.selection import Target
 from scaling_analysis.forecasting.allocation import near_optimal
+from scaling_analysis.forecasting.bounds import bounded_trend
 from scaling_analysis.forecasting.condensing import condense
 from scaling_analysis.forecasting.ensemble import Ensemble, value_columns
 from scaling_analysis.forecasting.hindcasting import Hindcasting, available_targets
@@ -31,11 +32,10 @@ from scaling_analysis.forecasting.observation import (
     has_budgets,
     observe,
     seed_noise,
-    trend_until,
 )
 from scaling_analysis.forecasting.result import Forecast, fingerprints, now_utc
 from scaling_analysis.forecasting.scores import COMBINED, Hindcast
-from scaling_analysis.forecasting.through_link import LINK, LinkEstimator
+from scaling_analysis.forecasting.through_link import LINK, LinkEstimator, find_bounds
 from scaling_analysis.laws.cost import fit_cost
 from scaling_analysis.runlog import content_hash, select
 
@@ -159,15 +159,17 @@ def forecast(
             raise ForecastError(f"no method could be fitted to {target}:{refusals(failed)}")
     rows = runs[_is_fitted(runs, targets)]
     compute = rows["budget"].fillna(rows["flops"]) if has_budgets(rows) else rows["flops"]
+    bounds = past.bounds if past else find_bounds(link, short) if linked else None
     ensemble = Ensemble(
         losses=fitted["loss"],
         returns=fitted["mean_return"],
         link=linked,
         hindcast=past,
         noise={t: _noise(runs, t, fitted[t], messages) for t in targets},
-        trends={t: trend_until(observe(runs, t, WITHIN), "value", np.inf) for t in targets},
+        trends={t: bounded_trend(observe(runs, t, WITHIN), t, bounds) for t in targets},
         flops_max=float(compute.max()),
         cost=fit_cost(rows["params"], rows["samples"], rows["flops"]),
+        bounds=bounds,
     )
     messages += _warnings(ensemble, budgets)
     return Forecast.dated(

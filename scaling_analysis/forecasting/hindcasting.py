@@ -15,6 +15,7 @@ from scaling_analysis.errors import FitStatus, ForecastError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.estimators.return_link import fit_return_link
 from scaling_analysis.estimators.selection import Target
+from scaling_analysis.forecasting.bounds import enter_table
 from scaling_analysis.forecasting.condensing import condense
 from scaling_analysis.forecasting.members import (
     BASELINES,
@@ -29,7 +30,12 @@ from scaling_analysis.forecasting.members import (
 from scaling_analysis.forecasting.observation import WITHIN, observe, trend_until
 from scaling_analysis.forecasting.replaying import replay
 from scaling_analysis.forecasting.scores import COMBINED, Hindcast
-from scaling_analysis.forecasting.through_link import LINK, LinkEstimator, link_forecast
+from scaling_analysis.forecasting.through_link import (
+    LINK,
+    LinkEstimator,
+    find_bounds,
+    link_forecast,
+)
 from scaling_analysis.processes import Jobs
 from scaling_analysis.runlog import select, usable
 
@@ -151,6 +157,7 @@ class Hindcasting:
         self._cells = self._wanted()
         self._jobs = {target: self._begin(target, pasts, seeds, n_resamples) for target in targets}
         self._links: Jobs[Bootstrap | str] | None = None
+        self._bounds = find_bounds(link, runs) if len(targets) > 1 else None
         if len(targets) > 1:
             estimator = fit_return_link if link is None else link
             self._links = Jobs(
@@ -200,6 +207,7 @@ class Hindcasting:
             if self._links is not None and target == "mean_return":
                 linked = self._through_link(self._links, scored["loss"])
                 table = pd.concat([table, linked], ignore_index=True)
+                table = enter_table(table, self._cells[target], self._bounds, LINK)
                 members.append(LINK)
             averaged |= dict.fromkeys(members)
             scored[target] = replay(table, members)
@@ -215,6 +223,8 @@ class Hindcasting:
             members=tuple(averaged),
             levels=self._levels,
             failures=failed,
+            bounds=self._bounds,
+            loss_counted=self._links is not None,
             status=status,
             messages=(self._condensed, *messages) if self._condensed else messages,
         )
@@ -252,7 +262,7 @@ class Hindcasting:
                 )
                 loss = at.reindex(pd.MultiIndex.from_tuples(list(keys), names=at.index.names))
                 predicted, base = link_forecast(
-                    fitted, loss["predicted"].to_numpy(), loss["law_sd"].to_numpy()
+                    fitted, loss["predicted"].to_numpy(), loss["law_sd"].to_numpy(), self._bounds
                 )
             out.append(ahead.assign(predicted=predicted, base=base, method=LINK, origin=cut))
         return _named(pd.concat(out, ignore_index=True), "mean_return", cells)

@@ -68,13 +68,10 @@ def flops_for(
 
 
 def _row(ensemble, target, goal, grid, value, band, sign, level) -> dict[str, float]:
-    from scipy.special import stdtr
-
     aim = np.log(goal)
     flops = _first(grid, sign * (value.log - aim))
     earliest, latest = (_first(grid, sign * (end - aim)) for end in band)
-    with np.errstate(divide="ignore"):
-        reached = stdtr(value.dof, sign * (aim - value.log) / value.sd)
+    reached = value.falls_short(aim, sign)
     row = {
         target: goal,
         "flops": flops,

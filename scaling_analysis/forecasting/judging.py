@@ -32,7 +32,8 @@ def judge(forecast: Forecast, planned: pd.DataFrame, level: float) -> pd.DataFra
         ok = rows["status"] == "ok"
         y, centre, lo, hi = rows[["observed", "predicted", "lo", "hi"]].to_numpy(np.float64).T
         with np.errstate(invalid="ignore", divide="ignore"):
-            error = np.log(y / centre) / (np.log(hi / lo) / 2)
+            half = np.where(y < centre, np.log(centre / lo), np.log(hi / centre))
+            error = np.log(y / centre) / half
         rows["error"] = np.where(ok, error, np.nan)
         rows["inside"] = ok & (np.abs(error) <= 1)
         parts.append(rows.drop(columns=[*TARGETS, "time_utc"]))

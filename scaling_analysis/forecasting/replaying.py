@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 
 from scaling_analysis.forecasting.combination import combine, fit_widening
-from scaling_analysis.forecasting.scores import COMBINED, PRIOR_SCALE, Record, weighed_by
+from scaling_analysis.forecasting.scores import (
+    COMBINED,
+    PRIOR_SCALE,
+    Record,
+    prior_scale,
+    weighed_by,
+)
+from scaling_analysis.forecasting.through_link import LINK
 
 
 def replay(table: pd.DataFrame, members: Sequence[str]) -> pd.DataFrame:
@@ -42,7 +49,8 @@ def replay(table: pd.DataFrame, members: Sequence[str]) -> pd.DataFrame:
         record = Record.of(rows, str(quantity), [str(method)])
         for cut in rows["origin"].unique():
             at = rows.index[origin[rows.index] == cut]
-            widening = record.until(cut).widening(0, PRIOR_SCALE[str(quantity)])
+            expected = prior_scale(str(quantity), str(method), LINK in members)
+            widening = record.until(cut).widening(0, expected)
             law_sd[at] = widening.sd(base[at], np.log(budget[at] / cut), trend[at])
             dof[at] = widening.dof
     se = every["observed_se"].fillna(0.0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import FitStatus, ForecastError
+from scaling_analysis.forecasting.bounds import Bounds
 from scaling_analysis.forecasting.combination import (
     Widening,
     fit_widening,
@@ -18,6 +19,7 @@ from scaling_analysis.forecasting.combination import (
     log_horizon,
     method_weights,
 )
+from scaling_analysis.forecasting.through_link import LINK
 from scaling_analysis.results import Result
 from scaling_analysis.uncertainty.intervals import student_quantile
 
@@ -40,6 +42,10 @@ PRIOR_SCALE = {
 (of log C itself for N_opt): the size of the errors of isoFLOP and surface fits one to two budgets
 ahead on public sweeps, twice that for returns."""
 
+THROUGH_LINK = 0.15
+"""The same for a return through the loss, whose spread holds the law error of the loss already:
+the error of the link alone. Counted twice, every interval of the return held (coverage 1.00)."""
+
 _WEIGHED_BY = {"loss": "loss_opt", "mean_return": "mean_return_opt"}
 """One set of weights for the optimum and the runs around it, from the less noisy of the two."""
 
@@ -58,9 +64,9 @@ class Hindcast(Result):
     """One row a quantity, method, origin and held-out budget (and size, for runs of stated sizes):
     quantity, method, origin [FLOP], budget [FLOP], params, flops, trend (change of the log value a
     factor e of compute had brought by then), observed, observed_se, predicted, base, sd, dof.
-    `observed` and what follows are logs. `base` is the spread of bootstrap and
-    methods, `sd` the widened one, with the error of the observation, as it would have been stated
-    at the origin; its quantiles are t with `dof` degrees of freedom."""
+    `observed` and what follows are logs, or z of returns with `bounds`. `base` is the spread of
+    bootstrap and methods, `sd` the widened one, with the error of the observation, as it would have
+    been stated at the origin; its quantiles are t with `dof` degrees of freedom."""
     members: tuple[str, ...]
     """Methods that are averaged, for all targets."""
     levels: tuple[float, ...]
@@ -69,6 +75,11 @@ class Hindcast(Result):
     """Methods that could not be fitted at an origin: target, origin, method, reason."""
     status: FitStatus
     messages: tuple[str, ...]
+    bounds: Bounds | None = None
+    """Floor and ceiling of the return, where the link was given them."""
+    loss_counted: bool = False
+    """Whether the prior of a return through the link is `THROUGH_LINK`; older hindcasts have that
+    of a return by itself."""
     _records: dict[tuple[str, ...], "Record"] = field(default_factory=dict, repr=False)
     """Arrays of the cells that were asked for before."""
 
@@ -93,7 +104,8 @@ class Hindcast(Result):
 
     def widening(self, quantity: str, method: str = COMBINED) -> Widening:
         """Law error of a method for a quantity, from all origins."""
-        return self._record(quantity, [method]).widening(0, PRIOR_SCALE[quantity])
+        prior = prior_scale(quantity, method, self.loss_counted)
+        return self._record(quantity, [method]).widening(0, prior)
 
     def _record(self, quantity: str, methods: Sequence[str]) -> "Record":
         key = (quantity, *methods)
@@ -110,14 +122,21 @@ class Hindcast(Result):
         frame = self.cells.copy()
         half = student_quantile(level, frame["dof"].to_numpy()) * frame["sd"].to_numpy()
         y, centre = frame["observed"].to_numpy(), frame["predicted"].to_numpy()
+        frame["inside"] = np.abs(y - centre) <= half
+        y, centre, lo, hi = (self._logs(z) for z in (y, centre, centre - half, centre + half))
         frame["extrapolation"] = frame["budget"] / frame["origin"]
         frame["error"] = y - centre
-        frame["inside"] = np.abs(y - centre) <= half
-        frame["score"] = interval_score(y, centre - half, centre + half, level)
-        frame["lo"], frame["hi"] = np.exp(centre - half), np.exp(centre + half)
-        for name in ("observed", "predicted"):
-            frame[name] = np.exp(frame[name])
+        frame["score"] = interval_score(y, lo, hi, level)
+        frame["lo"], frame["hi"] = np.exp(lo), np.exp(hi)
+        frame["observed"], frame["predicted"] = np.exp(y), np.exp(centre)
         return frame[frame["predicted"].notna()].reset_index(drop=True)
+
+    def _logs(self, values: Array) -> Array:
+        """Logs of a column of the cells."""
+        if self.bounds is None:
+            return values
+        bounded = self.cells["quantity"].str.startswith("mean_return").to_numpy()
+        return np.where(bounded, self.bounds.leave(values), values)
 
     def scores(self, level: float = 0.9) -> pd.DataFrame:
         """Errors, coverage and interval score by quantity, method and extrapolation distance.
@@ -184,11 +203,16 @@ class Hindcast(Result):
             "failures": encode_frame(self.failures),
             "status": str(self.status),
             "messages": list(self.messages),
+            **({} if self.bounds is None else {"bounds": self.bounds.to_dict()}),
+            **({"loss_counted": True} if self.loss_counted else {}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        bounds = data.get("bounds")
         return cls(
+            bounds=None if bounds is None else Bounds.from_dict(bounds),
+            loss_counted=data.get("loss_counted", False),
             cells=decode_frame(data["cells"]),
             members=tuple(data["members"]),
             levels=tuple(data["levels"]),
@@ -255,6 +279,13 @@ def weighed_by(quantity: str, cells: pd.DataFrame) -> str:
     """The quantity whose errors decide the weights for `quantity`."""
     other = _WEIGHED_BY.get(quantity, quantity)
     return other if (cells["quantity"] == other).any() else quantity
+
+
+def prior_scale(quantity: str, method: str, loss_counted: bool) -> float:
+    """The prior of a method's law error; `loss_counted`: whether returns come through a link."""
+    if loss_counted and quantity.startswith("mean_return") and method in (COMBINED, LINK):
+        return THROUGH_LINK
+    return PRIOR_SCALE[quantity]
 
 
 def _distance_names() -> list[str]:
