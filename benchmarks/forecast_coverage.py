@@ -1,11 +1,17 @@
 """Coverage and width of forecasts on simulated ladders, under laws that the methods know or not.
 
-Usage: python benchmarks/forecast_coverage.py [--logs 30] [--out benchmarks/results]
+The first tables are of the loss and N_opt. The last is of the mean return of the same ladders, by
+a link that saturates between a floor and a ceiling that the forecast is told, or by a power law.
+
+Usage: python benchmarks/forecast_coverage.py [--logs 30] [--return-logs 10]
+    [--out benchmarks/results]
 """
 
 import argparse
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,20 +67,89 @@ WORLDS = {
 }
 
 
+@dataclass(frozen=True)
+class Saturating:
+    """A return that rises from a floor to a ceiling: its odds are a power of the loss."""
+
+    odds: float
+    """Odds at loss `at`."""
+    at: float
+    exponent: float
+    ends: dict[str, float]
+
+    def __call__(self, loss: Array) -> Array:
+        share = 1 / (1 + (np.asarray(loss) / self.at) ** self.exponent / self.odds)
+        return self.ends["floor"] + (self.ends["ceiling"] - self.ends["floor"]) * share
+
+
+def unbounded(loss: Array) -> Array:
+    """A power law of the loss."""
+    return 500.0 * np.asarray(loss) ** -4.0
+
+
+ENDS = {"floor": 20.0, "ceiling": 3000.0}
+LINKS: dict[str, tuple[Callable[[Array], Array], dict[str, float]]] = {
+    "additive surface": (Saturating(0.82, 1.517, 4.6, ENDS), ENDS),
+    "symmetric profiles": (unbounded, {}),
+    "late floor": (Saturating(0.5, 1.67, 3.0, ENDS), ENDS),
+}
+"""The link of each world, and the ends that the forecast is told."""
+
+
+def return_coverage(name: str, logs: int) -> pd.DataFrame:
+    """The mean return at the optimum: average, and the link and the direct method by themselves."""
+    law, (link, ends) = WORLDS[name], LINKS[name]
+    truth = dict(zip(AHEAD, link(law.value_opt(np.array(AHEAD))), strict=True))
+    parts = []
+    for seed in range(logs):
+        runs = simulate(law, seed, link=link, return_noise=0.05)
+        made = sa.forecast(
+            runs,
+            AHEAD,
+            link=partial(sa.fit_return_link, **ends),
+            n_resamples=200,
+            hindcast_resamples=60,
+            rng=seed,
+        )
+        parts.append(made.return_routes().query("route != 'baseline'"))
+    rows = []
+    for (method, flops), at in pd.concat(parts).groupby(["method", "flops"], sort=True):
+        lo, hi, value = at["mean_return_lo"], at["mean_return_hi"], truth[flops]
+        rows.append(
+            {
+                "law": name,
+                "quantity": "mean_return",
+                "method": method,
+                "times C_max": flops / BUDGETS[-1],
+                "coverage": float(((lo < value) & (value < hi)).mean()),
+                "half width": float((np.log(hi / lo) / 2).median()),
+                "error": float(np.sqrt((np.log(at["mean_return"] / value) ** 2).mean())),
+                "beyond the ceiling": int((hi >= ends.get("ceiling", np.inf)).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def simulate(law, seed: int, **options) -> pd.DataFrame:
+    """One ladder."""
+    return sa.simulate_runs(
+        law,
+        SIZES,
+        BUDGETS,
+        seeds=3,
+        sizes_per_budget=6,
+        run_noise=0.01,
+        checkpoint_noise=0.005,
+        rng=seed,
+        **options,
+    )
+
+
 def coverage(name: str, logs: int) -> pd.DataFrame:
     law = WORLDS[name]
     parts = []
     for seed in range(logs):
-        runs = sa.simulate_runs(
-            law,
-            SIZES,
-            BUDGETS,
-            seeds=3,
-            sizes_per_budget=6,
-            run_noise=0.01,
-            checkpoint_noise=0.005,
-            rng=seed,
-        )
+        runs = simulate(law, seed)
         made = sa.forecast(runs, AHEAD, n_resamples=200, hindcast_resamples=60, rng=seed)
         table = made.table[made.table["method"].isin(["combined", "persistence", "log-line"])]
         parts.append(table.assign(log=seed))
@@ -103,6 +178,7 @@ def coverage(name: str, logs: int) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--logs", type=int, default=30)
+    parser.add_argument("--return-logs", type=int, default=10)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     tables = [coverage(name, options.logs) for name in WORLDS]
@@ -110,17 +186,25 @@ def main() -> None:
         [
             "# Coverage of forecasts, nominal 90 %",
             "",
-            f"`python benchmarks/forecast_coverage.py --logs {options.logs}`, "
+            f"`python benchmarks/forecast_coverage.py --logs {options.logs} "
+            f"--return-logs {options.return_logs}`, "
             f"{platform.machine()}. Widths and errors in logs; coverage has a binomial standard "
             f"error of {np.sqrt(0.09 / options.logs):.2f}.",
             "",
             *[_markdown(table) for table in tables],
+            *returns_part(options.return_logs),
         ]
     )
     print(text)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "forecast_coverage.md").write_text(text)
+
+
+def returns_part(logs: int) -> list[str]:
+    """The section on returns."""
+    table = pd.concat([return_coverage(name, logs) for name in LINKS])
+    return [f"## Mean return, {logs} logs a law", "", _markdown(table)]
 
 
 def _markdown(table: pd.DataFrame) -> str:

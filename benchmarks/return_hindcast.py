@@ -10,7 +10,7 @@ later budgets at losses below all seen, from the observed loss, by each form and
 The log of Tuyls et al. is not part of the project: SCALING_REFERENCE_DATA names the folder that
 holds it.
 
-Usage: python benchmarks/return_hindcast.py [--replicates 200] [--out benchmarks/results]
+Usage: python benchmarks/return_hindcast.py [--replicates 100] [--out benchmarks/results]
 """
 
 import argparse
@@ -90,7 +90,7 @@ def markdown(table: pd.DataFrame) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replicates", type=int, default=200)
+    parser.add_argument("--replicates", type=int, default=100)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     folder = os.environ.get("SCALING_REFERENCE_DATA")
