@@ -165,7 +165,7 @@ def forecast(
         returns=fitted["mean_return"],
         link=linked,
         hindcast=past,
-        noise={t: _noise(runs, t, fitted[t], messages) for t in targets},
+        noise={t: _noise(runs, t, _seen(t, fitted, linked), messages) for t in targets},
         trends={t: bounded_trend(observe(runs, t, WITHIN), t, bounds) for t in targets},
         flops_max=float(compute.max()),
         cost=fit_cost(rows["params"], rows["samples"], rows["flops"]),
@@ -290,6 +290,14 @@ def _is_fitted(runs: pd.DataFrame, targets: list[Target]) -> Array:
     if "status" in runs:
         finite &= (runs["status"] == "ok").to_numpy()
     return finite
+
+
+def _seen(
+    target: Target, fitted: Mapping[Target, dict[str, Bootstrap]], linked: Bootstrap | None
+) -> dict[str, Bootstrap]:
+    """The methods that leave residuals of a target, the link among those of the return."""
+    through = {LINK: linked} if linked is not None and target == "mean_return" else {}
+    return fitted[target] | through
 
 
 def _noise(
