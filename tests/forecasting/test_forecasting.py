@@ -11,7 +11,7 @@ from scaling_analysis.errors import FitError, FitStatus, ForecastError
 from scaling_analysis.estimators.parametric import fit_parametric
 from scaling_analysis.forecasting.ensemble import Prediction, value_columns
 from scaling_analysis.forecasting.forecasting import TABLE_COLUMNS, forecast
-from scaling_analysis.forecasting.members import refusals
+from scaling_analysis.forecasting.members import BASELINES, refusals
 from scaling_analysis.forecasting.observation import Noise
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.runlog import content_hash
@@ -203,6 +203,18 @@ def test_single_runs_take_their_noise_from_the_fit(simulate, make_forecast):
     made = make_forecast(single, [1e13], methods=ONE)
     assert any("no size was run twice" in message for message in made.messages)
     assert made.ensemble.noise["loss"].sd == pytest.approx(0.0112, rel=0.5)
+
+
+def test_few_games_take_the_noise_of_a_return_from_the_link(ladder, make_forecast):
+    # One seed plays, and of each budget's sizes two: no profile of the return, a link all the same.
+    played = ladder.groupby("budget")["params"].transform(lambda n: n.isin(np.unique(n)[2:4]))
+    some = ladder.assign(mean_return=ladder["mean_return"].where(played & (ladder["seed"] == 0)))
+    made = make_forecast(some, [1e13], methods=ONE)
+    assert not made.ensemble.returns.keys() - set(BASELINES)
+    noise = made.ensemble.noise["mean_return"]
+    assert 0.02 < noise.sd < 0.12  # 5 % a run, and what the loss has of its own
+    assert noise.dof > 3
+    assert not any("repeat exactly" in message for message in made.messages)
 
 
 def test_noiseless_runs_still_have_an_interval(simulate, make_forecast, law):
