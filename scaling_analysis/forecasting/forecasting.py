@@ -135,7 +135,7 @@ def forecast(
         short, methods, return_methods, link, hindcast_resamples, draws
     )
     seed = int(draws.integers(2**31))
-    fits = {
+    fits: dict[Target, Members] = {
         target: Members(
             short,
             _estimators(target, methods if target == "loss" else return_methods, link, targets),

@@ -147,7 +147,9 @@ class Hindcasting:
         draws = np.random.default_rng(rng)
         targets = available_targets(runs)
         self._levels = tuple(float(level) for level in levels)
-        self._observed = {target: observe(runs, target, within) for target in targets}
+        self._observed: dict[Target, pd.DataFrame] = {
+            target: observe(runs, target, within) for target in targets
+        }
         budgets = np.unique(np.concatenate([o["budget"] for o in self._observed.values()]))
         self._cuts = _cuts(budgets, origins)
         seeds = [int(draws.integers(2**31)) for _ in self._cuts]
@@ -155,7 +157,9 @@ class Hindcasting:
         asked: dict[Target, Methods | None] = {"loss": methods, "mean_return": return_methods}
         self._chosen = {target: resolve_methods(asked[target], target) for target in targets}
         self._cells = self._wanted()
-        self._jobs = {target: self._begin(target, pasts, seeds, n_resamples) for target in targets}
+        self._jobs: dict[Target, Jobs[tuple[pd.DataFrame, dict[str, str]]]] = {
+            target: self._begin(target, pasts, seeds, n_resamples) for target in targets
+        }
         self._links: Jobs[Bootstrap | str] | None = None
         self._bounds = find_bounds(link, runs) if len(targets) > 1 else None
         if len(targets) > 1:
@@ -314,7 +318,8 @@ def _at_origin(
     known: pd.DataFrame, methods: Mapping, ahead: pd.DataFrame, n_resamples: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Forecasts of the cells ahead by every method from what was known, and why some failed."""
-    members, failed = Members(known, without_findings(methods), n_resamples, seed).results()
+    alone = {name: without_findings(estimator) for name, estimator in methods.items()}
+    members, failed = Members(known, alone, n_resamples, seed).results()
     out = [_ahead(members.get(name), ahead).assign(method=name) for name in methods]
     return pd.concat(out, ignore_index=True), failed
 

@@ -87,16 +87,11 @@ def resolve_methods(methods: Methods | None, target: Target) -> dict[str, Estima
     return chosen | {name: known[name] for name in BASELINES}
 
 
-def without_findings(methods: Mapping[str, Estimator]) -> dict[str, Estimator]:
-    """The methods, those that can told to fit and to look for nothing else."""
-
-    def able(estimator: Estimator) -> bool:
-        return isinstance(estimator, partial) and "findings" in signature(estimator.func).parameters
-
-    return {
-        name: partial(estimator, findings=False) if able(estimator) else estimator
-        for name, estimator in methods.items()
-    }
+def without_findings(estimator: Estimator) -> Estimator:
+    """The method, told to fit and to look for nothing else where it takes that."""
+    if isinstance(estimator, partial) and "findings" in signature(estimator.func).parameters:
+        return partial(estimator.func, *estimator.args, **estimator.keywords | {"findings": False})
+    return estimator
 
 
 class Members:

@@ -59,8 +59,9 @@ def solve_definite(matrix: Array, right: Array) -> tuple[Array, NDArray[np.bool_
     """
     size = len(right)
     diagonal = np.einsum("iir->ir", matrix)
-    if right.shape[1] <= _FEW and (few := _solve_few(matrix, right, diagonal)) is not None:
-        return few, np.ones(right.shape[1], dtype=bool)
+    if right.shape[1] <= _FEW and _are_definite(matrix, diagonal):
+        found = np.linalg.solve(matrix.transpose(2, 0, 1), right.T[:, :, None])
+        return np.asarray(found[:, :, 0].T, np.float64), np.ones(right.shape[1], dtype=bool)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     definite = np.all(diagonal > 0, axis=0)
     lower = np.empty_like(matrix)
@@ -90,14 +91,10 @@ def solve_definite(matrix: Array, right: Array) -> tuple[Array, NDArray[np.bool_
     return x, definite
 
 
-def _solve_few(matrix: Array, right: Array, diagonal: Array) -> Array | None:
-    """The solutions where all matrices are positive definite, else None."""
-    systems = matrix.transpose(2, 0, 1)
+def _are_definite(matrix: Array, diagonal: Array) -> bool:
+    """Whether all matrices are positive definite."""
     try:
-        lower = np.linalg.cholesky(systems)
+        lower = np.linalg.cholesky(matrix.transpose(2, 0, 1))
     except np.linalg.LinAlgError:
-        return None
-    pivots = np.einsum("rii->ir", lower) ** 2
-    if not (pivots > _PIVOT * diagonal).all():
-        return None
-    return np.linalg.solve(systems, right.T[:, :, None])[:, :, 0].T
+        return False
+    return bool((np.einsum("rii->ir", lower) ** 2 > _PIVOT * diagonal).all())
