@@ -27,17 +27,28 @@ class Stages:
     def run(self, product: str, inputs: Sequence[Any], make: Callable[[Path], object]) -> Path:
         """The product's path; `make` is called unless it was made from the same inputs."""
         path = self.folder / product
-        text = json.dumps([_content(each) for each in inputs], sort_keys=True, default=str)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        if not path.exists() or self.made.get(product) != key:
+        if not self.has(product, inputs):
             make(path)
-            self.made[product] = key
+            self.made[product] = _key(inputs)
             write_json(self.folder / "stages.json", self.made)
         return path
 
+    def has(self, product: str, inputs: Sequence[Any]) -> bool:
+        """Whether the product is there and was made from these inputs."""
+        return (self.folder / product).exists() and self.made.get(product) == _key(inputs)
+
+
+def _key(inputs: Sequence[Any]) -> str:
+    text = json.dumps([_content(each) for each in inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def _content(value: Any) -> Any:
-    """What stands for an input in a hash."""
+    """What stands for an input in a hash.
+
+    Columns without a value say nothing: a log gets more of them as rows of other runs are added.
+    """
     if isinstance(value, pd.DataFrame):
+        value = value.dropna(axis="columns", how="all")
         return hashlib.sha256(value.to_csv(index=False).encode()).hexdigest()
     return value

@@ -202,9 +202,12 @@ def _run_family(
     for name in ("return_floor", "return_ceiling"):
         if made_with[name] is None:
             del made_with[name]
+    inputs = [_rows(place.log, first), made_with, study.seed]
+    if not stages.has("forecast.json", inputs):
+        _refuse_another(folder, place)
     forecast_path = stages.run(
         "forecast.json",
-        [_rows(place.log, first), made_with, study.seed],
+        inputs,
         lambda path: forecast(
             _rows(place.log, first),
             target.flops,
@@ -256,6 +259,21 @@ def _run_family(
     )
     say(f"report: {folder / 'report.html'} and {folder / 'report.pdf'}")
     return verification
+
+
+def _refuse_another(folder: Path, place: Place) -> None:
+    """Stop where the runs that test the forecast on file have begun: it is not replaced then."""
+    planned = folder / "plan_forecast.csv"
+    if not ((folder / "forecast.json").exists() and planned.exists()):
+        return
+    begun = [run for run in read_plan(planned)["run_id"].unique() if (place.runs / run).exists()]
+    if begun:
+        raise TrainError(
+            f"{folder / 'forecast.json'}: rows of the ladder or settings of the forecast were "
+            f"changed after it was made, and {len(begun)} of the runs that test it have begun "
+            f"({begun[0]} first): it is not made again. Restore what was changed, or test another "
+            "forecast in another folder"
+        )
 
 
 def _test_plan(

@@ -138,6 +138,28 @@ def test_known_ends_of_the_return_bound_the_link(folder: Path) -> None:
     assert float(link.predict(1e-9)) < 400
 
 
+def test_a_forecast_whose_runs_have_begun_is_not_made_again(folder: Path) -> None:
+    run = partial(run_study, folder, workers=2, say=lambda line: None, stop_before="training")
+    run()
+    path = folder / "forecast.json"
+    made = path.read_bytes()
+    log = folder / "runs.csv"
+    head, *rows = log.read_text().splitlines()  # a column that rows to come bring with them
+    log.write_text("\n".join([f"{head},data_seconds", *(f"{row}," for row in rows), ""]))
+    run()
+    assert path.read_bytes() == made
+
+    (folder / "study.toml").write_text(SMALL.replace("resamples = 100", "resamples = 90"))
+    planned = read_plan(folder / "plan_forecast.csv")["run_id"].iloc[0]
+    (folder / "files" / planned).mkdir(parents=True)
+    with pytest.raises(TrainError, match="is not made again"):
+        run()
+    assert path.read_bytes() == made
+    (folder / "files" / planned).rmdir()
+    run()
+    assert path.read_bytes() != made
+
+
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was given to `write_report`, which is tested elsewhere and takes its time."""
