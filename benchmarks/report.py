@@ -27,17 +27,19 @@ def log() -> tuple[str, Path]:
     return "data/nethack_bc", HERE.parent / "data" / "nethack_bc" / "runs.csv"
 
 
-def measure(runs: Path, out: Path) -> tuple[float, int]:
-    """Seconds of the command, and the most memory of it and its workers [bytes]."""
+def measure(runs: Path, out: Path, watch: bool) -> tuple[float, int]:
+    """Seconds of the command, and with `watch`, which slows it, the most memory of it and its
+    workers [bytes]."""
     program = "from scaling_analysis.cli import main; main()"
     words = ["report", str(runs), "-o", str(out), "--replicates", str(REPLICATES)]
     start, most = time.perf_counter(), 0
     with subprocess.Popen(
         [sys.executable, "-c", program, *words], stdout=subprocess.DEVNULL
     ) as command:
-        while command.poll() is None:
+        while watch and command.poll() is None:
             most = max(most, sum(map(_resident, _family(command.pid))))
             time.sleep(0.1)
+        command.wait()
     if command.returncode:
         raise SystemExit(f"scaling report ended with {command.returncode}")
     return time.perf_counter() - start, most
@@ -64,9 +66,9 @@ def _resident(pid: int) -> int:
 def main() -> None:
     name, runs = log()
     with tempfile.TemporaryDirectory() as folder:
-        found = [measure(runs, Path(folder)) for _ in range(REPEATS)]
+        memory = measure(runs, Path(folder), watch=True)[1]
+        times = sorted(measure(runs, Path(folder), watch=False)[0] for _ in range(REPEATS))
         size = {kind: (Path(folder) / f"report.{kind}").stat().st_size for kind in ("html", "pdf")}
-    times = sorted(seconds for seconds, _ in found)
     cores = len(os.sched_getaffinity(0))
     text = f"""\
 # A report with {REPLICATES:,} replicates of every method, HTML and PDF
@@ -76,7 +78,7 @@ def main() -> None:
 | | |
 |---|---|
 | seconds, median | {statistics.median(times):.1f} ({times[0]:.1f} to {times[-1]:.1f}) |
-| memory of all processes together, at most | {max(m for _, m in found) / 2**20:.0f} MiB |
+| memory of all processes together, at most | {memory / 2**20:.0f} MiB |
 | HTML | {size["html"] / 1e6:.2f} MB |
 | PDF | {size["pdf"] / 1e6:.2f} MB |
 """
