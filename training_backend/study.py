@@ -202,14 +202,15 @@ def _run_family(
     for name in ("return_floor", "return_ceiling"):
         if made_with[name] is None:
             del made_with[name]
-    inputs = [_rows(place.log, first), made_with, study.seed]
+    known = _rows(place.log, first)
+    inputs = [known, made_with, study.seed]
     if not stages.has("forecast.json", inputs):
         _refuse_another(folder, place)
     forecast_path = stages.run(
         "forecast.json",
         inputs,
         lambda path: forecast(
-            _rows(place.log, first),
+            known,
             target.flops,
             link=partial(fit_return_link, floor=target.return_floor, ceiling=target.return_ceiling),
             level=target.level,
