@@ -41,15 +41,15 @@ def test_every_command_has_help_with_an_example():
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys, time; from scaling_analysis import cli; "
-        "from typer.main import get_command; command = get_command(cli.app); "
+        "import sys, time; import rich, typer.main; others = time.process_time(); "
+        "from scaling_analysis import cli; command = typer.main.get_command(cli.app); "
         "heavy = {'numpy', 'pandas', 'scipy', 'matplotlib', 'jinja2'} & set(sys.modules); "
-        "print(len(heavy), time.process_time())"
+        "print(len(heavy), time.process_time() / others)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy, seconds = out.stdout.split()
+    heavy, times = out.stdout.split()
     assert heavy == "0"
-    assert float(seconds) < 0.4
+    assert float(times) < 4, "our modules take longer than three times python, typer and rich"
 
 
 def test_the_version():
