@@ -10,6 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.encoding import decode_array, decode_frame, encode_array, encode_frame
 from scaling_analysis.errors import FitError, FitStatus
+from scaling_analysis.estimators.crossings import (
+    MIN_SIZES,
+    Crossings,
+    common_flops,
+    cross_curves,
+    has_curves,
+    is_interior,
+    near_optimum,
+)
 from scaling_analysis.estimators.selection import Target, select_rows
 from scaling_analysis.laws.cost import Cost, fit_cost
 from scaling_analysis.laws.power import fit_power
@@ -20,12 +29,19 @@ Array = NDArray[np.float64]
 
 
 def fit_persistence(runs: pd.DataFrame, target: Target = "loss") -> "BaselineFit":
-    """The best run of the largest budget, forecast to stay as it is at any larger budget."""
+    """The best run of the largest budget, forecast to stay as it is at any larger budget.
+
+    Of a log without budgets, the best learning curve at the largest C that three sizes reached.
+    """
     return _fit(runs, target, "persistence")
 
 
 def fit_log_line(runs: pd.DataFrame, target: Target = "loss") -> "BaselineFit":
-    """Least squares of log N_opt and of log value on log C through the best run of each budget."""
+    """Least squares of log N_opt and of log value on log C through the best run of each budget.
+
+    Of a log without budgets, through the envelope of its learning curves, as `fit_envelope` reads
+    it: the best size at each C at which a larger and a smaller one stand beside it.
+    """
     return _fit(runs, target, "log-line")
 
 
@@ -41,7 +57,7 @@ class BaselineFit(Result):
     method: Literal["persistence", "log-line"]
     target: str
     rows: pd.DataFrame
-    """Rows fitted: those with a budget at which at least one size was run."""
+    """Rows fitted: those with a budget; all, and no column `budget`, where the log names none."""
     cost: Cost
     """FLOP a sample by size."""
     params_line: Array
@@ -87,8 +103,15 @@ class BaselineFit(Result):
         return self.value_opt(c) * np.exp(bend * np.log(n / self.params_opt(c)) ** 2)
 
     def fitted_values(self) -> Array:
-        """Expected value of every fitted row, () or (R,) + (rows,)."""
-        return self.value(self.rows["params"].to_numpy(), self.rows["flops"].to_numpy())
+        """Expected value of every fitted row, () or (R,) + (rows,).
+
+        Of learning curves NaN further than a factor of ten from N_opt, as of an envelope.
+        """
+        n, c = self.rows["params"].to_numpy(), self.rows["flops"].to_numpy()
+        found = self.value(n, c)
+        if "budget" in self.rows:
+            return found
+        return np.where(near_optimum(n, self.params_opt(c)), found, np.nan)
 
     def valid(self) -> NDArray[np.bool_]:
         """Which replicates saw enough budgets."""
@@ -104,12 +127,20 @@ class BaselineFit(Result):
             return f"persistence baseline: N_opt stays {n:.4g}, {what} stays {v:.4g}"
         return (
             f"log-line baseline: N_opt ~ C^{self.params_line[1]:.4f}, "
-            f"{what} ~ C^{self.value_line[1]:.4f}, {self.rows['budget'].nunique()} budgets"
+            f"{what} ~ C^{self.value_line[1]:.4f}, {self._through()}"
         )
 
+    def _through(self) -> str:
+        if "budget" in self.rows:
+            return f"{self.rows['budget'].nunique()} budgets"
+        return f"envelope of {self.rows['run_id'].nunique()} learning curves"
+
     def to_frame(self) -> pd.DataFrame:
-        """One row a budget: flops, params_opt, samples_opt and value_opt by the baseline."""
-        flops = np.unique(self.rows["flops" if "budget" not in self.rows else "budget"])
+        """One row a budget: flops, params_opt, samples_opt and value_opt by the baseline.
+
+        Where the log names none, one row a C at which its learning curves are compared.
+        """
+        flops = _slices(self.rows).flops
         return pd.DataFrame(
             {
                 "flops": flops,
@@ -148,7 +179,16 @@ class BaselineFit(Result):
 def _fit(
     runs: pd.DataFrame, target: Target, method: Literal["persistence", "log-line"]
 ) -> BaselineFit:
-    rows = select_rows(runs, target, needs=("params", "samples", "flops", "budget"))
+    needs = ("params", "samples", "flops")
+    if "budget" in runs and runs["budget"].notna().any():
+        rows = select_rows(runs, target, needs=(*needs, "budget"))
+    else:
+        rows = select_rows(runs, target, needs=needs).drop(columns="budget", errors="ignore")
+        if not has_curves(rows):
+            raise FitError(
+                f"{method} needs the column 'budget', or learning curves of {MIN_SIZES} sizes: it "
+                "compares runs at the same compute"
+            )
     values = rows[target].to_numpy(np.float64)
     if np.any(values <= 0):
         raise FitError(
@@ -166,25 +206,39 @@ def _fit(
         curvature=np.asarray(solved["curvature"][0]),
     )
     if not fit.valid():
+        if "budget" in rows:
+            least, got = 2 if method == "log-line" else 1, rows["budget"].nunique()
+            raise FitError(f"{method} needs at least {least} budgets, got {got}")
         raise FitError(
-            f"{method} needs at least {2 if method == 'log-line' else 1} budgets, "
-            f"got {rows['budget'].nunique()}"
+            f"{method} needs two points of the learning curves at which the best size has a "
+            "larger and a smaller one beside it: run more sizes, or longer"
         )
     return fit
+
+
+def _slices(rows: pd.DataFrame) -> Crossings:
+    """What is compared at equal compute: the rows of a budget, or else the learning curves."""
+    if "budget" not in rows:
+        return cross_curves(rows, common_flops(rows))
+    flops, point = np.unique(rows["budget"].to_numpy(np.float64), return_inverse=True)
+    each = np.arange(len(rows))
+    return Crossings(flops=flops, point=point, left=each, right=each, share=np.zeros(len(rows)))
 
 
 def _solve(
     rows: pd.DataFrame, target: str, method: str, weights: Array, response: Array
 ) -> dict[str, Array]:
     """Lines and curvature for every replicate."""
-    flops, budget_of_row = np.unique(rows["budget"].to_numpy(np.float64), return_inverse=True)
-    log_n_rows = np.log(rows["params"].to_numpy(np.float64))
-    pooling = _pooling(rows, target)
+    slices = _slices(rows)
+    flops = slices.flops
+    response, weights = slices.values(response, log_space=True), slices.weights(weights)
+    log_n_rows = np.log(rows["params"].to_numpy(np.float64))[slices.left]
+    pooling = _pooling(rows, target)[slices.left]
     n_replicates = max(len(weights), len(response))
     log_n = np.full((n_replicates, flops.size), np.nan)
     log_y = np.full((n_replicates, flops.size), np.nan)
-    for b in range(flops.size):
-        at = np.flatnonzero(budget_of_row == b)
+    for g in range(flops.size):
+        at = np.flatnonzero(slices.point == g)
         sizes, cell = np.unique(log_n_rows[at], return_inverse=True)
         best = slice_optima(
             sizes,
@@ -197,7 +251,10 @@ def _solve(
             log_space=True,
             window=None,
         )
-        log_n[:, b], log_y[:, b] = best.log_params, np.log(best.value)
+        log_n[:, g], log_y[:, g] = best.log_params, np.log(best.value)
+        if "budget" not in rows and method == "log-line":
+            # Curves begin and end with their size: at the ends the best one is just what was run.
+            log_n[~is_interior(best.cell, weights[:, at], cell), g] = np.nan
     x = np.log(flops)
     if method == "persistence":
         last = flops.size - 1 - np.argmax(np.isfinite(log_n)[:, ::-1], axis=1)
@@ -209,8 +266,8 @@ def _solve(
         found = np.isfinite(log_n).astype(np.float64)
         params_line = np.stack(fit_power(x, log_n, found), axis=1)
         value_line = np.stack(fit_power(x, log_y, found), axis=1)
-    away = (log_n_rows - log_n[:, budget_of_row]) ** 2
-    rise = np.log(response) - log_y[:, budget_of_row]
+    away = (log_n_rows - log_n[:, slices.point]) ** 2
+    rise = np.log(response) - log_y[:, slices.point]
     known = np.isfinite(away) & np.isfinite(rise)
     away, rise = np.where(known, away, 0.0), np.where(known, rise, 0.0)
     spread = np.sum(weights * away**2, axis=1)

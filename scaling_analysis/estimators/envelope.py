@@ -6,7 +6,7 @@ curves are interpolated in log C, and at each of many C the size with the lowest
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.encoding import decode_array, decode_frame, encode_array, encode_frame
 from scaling_analysis.errors import FitError, FitStatus
+from scaling_analysis.estimators.crossings import (
+    MIN_SIZES,
+    common_flops,
+    cross_curves,
+    is_interior,
+    near_optimum,
+)
 from scaling_analysis.estimators.frontier import (
     FrontierLaws,
     ValueLaw,
@@ -27,27 +34,6 @@ from scaling_analysis.laws.profiles import slice_optima
 from scaling_analysis.results import Result
 
 Array = NDArray[np.float64]
-
-MIN_SIZES = 3
-"""Fewer distinct sizes on the envelope make no power law."""
-_POINTS = 48
-_NEAR = 10.0
-"""Rows within this factor of N_opt have a fitted value; the frontier's curvature holds there."""
-
-
-class _Curves(NamedTuple):
-    """Where each learning curve crosses each C of the grid."""
-
-    flops: Array
-    """(G,) C of the grid."""
-    point: NDArray[np.intp]
-    """(E,) grid point of each crossing."""
-    left: NDArray[np.intp]
-    """(E,) row before it."""
-    right: NDArray[np.intp]
-    """(E,) row after it."""
-    share: Array
-    """(E,) weight of the row after it, by distance in log C."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -122,8 +108,7 @@ class EnvelopeFit(Result):
         NaN further than a factor of ten from N_opt, where an envelope says nothing.
         """
         n, c = (self.rows[name].to_numpy(dtype=float) for name in ("params", "flops"))
-        near = np.abs(np.log(n / self.laws.params_opt(c))) <= np.log(_NEAR)
-        return np.where(near, self.laws.value(n, c), np.nan)
+        return np.where(near_optimum(n, self.laws.params_opt(c)), self.laws.value(n, c), np.nan)
 
     def params_opt(self, flops: ArrayLike) -> Array:
         """N_opt(C) [count]: () or (R,) + the shape of `flops` [FLOP]."""
@@ -238,7 +223,7 @@ def fit_envelope(
     rows = select_rows(runs, target, size=size)
     y = rows[target].to_numpy(dtype=float)
     maximise, log_space = target == "mean_return", bool((y > 0).all())
-    grid = _grid(rows)
+    grid = common_flops(rows)
     cost = fit_cost(rows["params"], rows["samples"], rows["flops"])
     blank = FrontierLaws.blank(
         cost=cost,
@@ -285,60 +270,12 @@ def fit_envelope(
     )
 
 
-def _grid(rows: pd.DataFrame) -> Array:
-    """C at which at least three sizes have a learning curve."""
-    curves = rows.groupby("run_id").agg(
-        n=("params", "first"), low=("flops", "min"), high=("flops", "max")
-    )
-    curves = curves[curves["low"] < curves["high"]]
-    if curves["n"].nunique() < MIN_SIZES:
-        raise FitError(
-            f"{curves['n'].nunique()} sizes have a learning curve (two checkpoints or more), "
-            f"{MIN_SIZES} are needed: the envelope wants several checkpoints a run; for single "
-            "runs use fit_isoflop or fit_parametric"
-        )
-    grid = np.geomspace(curves["low"].min(), curves["high"].max(), _POINTS)
-    low, high, n = (curves[name].to_numpy(dtype=float) for name in ("low", "high", "n"))
-    covered = (low <= grid[:, None]) & (grid[:, None] <= high)
-    enough = np.array([len(np.unique(n[row])) >= MIN_SIZES for row in covered])
-    if not enough.any():
-        raise FitError("no compute is covered by the learning curves of three sizes")
-    return grid[enough]
-
-
-def _crossings(rows: pd.DataFrame, grid: Array) -> _Curves:
-    """Every crossing of a learning curve with a C of the grid."""
-    flops = rows["flops"].to_numpy(dtype=float)
-    columns: list[tuple[NDArray[Any], ...]] = []
-    run = pd.factorize(rows["run_id"])[0]
-    for label in range(run.max() + 1):
-        members = np.flatnonzero(run == label)
-        order = members[np.argsort(flops[members], kind="stable")]
-        c = flops[order]
-        point = np.flatnonzero((grid >= c[0]) & (grid <= c[-1]))
-        if c[0] == c[-1] or not len(point):
-            continue
-        after = np.clip(np.searchsorted(c, grid[point]), 1, len(c) - 1)
-        width = np.log(c[after] / c[after - 1])
-        share = np.log(grid[point] / c[after - 1]) / np.where(width > 0, width, 1.0)
-        columns.append((point, order[after - 1], order[after], np.clip(share, 0.0, 1.0)))
-    point, left, right, share = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return _Curves(flops=grid, point=point, left=left, right=right, share=share)
-
-
 def _trace(fit: EnvelopeFit, y: Array, weights: Array) -> tuple[Array, Array, Array]:
     """Best size, its value and the curvature, each (R, G); a loop over the grid only."""
-    curves = _crossings(fit.rows, fit.flops)
+    curves = cross_curves(fit.rows, fit.flops)
     log_space = fit.laws.log_space
     log_n = np.log(fit.rows["params"].to_numpy(dtype=float))
-    shown = np.log(y) if log_space else y
-    between = (1 - curves.share) * shown[:, curves.left] + curves.share * shown[:, curves.right]
-    between = np.exp(between) if log_space else between
-    # A crossing needs both of its rows, unless it lies on one of them.
-    both = np.minimum(
-        np.where(curves.share < 1, weights[:, curves.left], np.inf),
-        np.where(curves.share > 0, weights[:, curves.right], np.inf),
-    )
+    between, both = curves.values(y, log_space), curves.weights(weights)
     count = max(len(y), len(weights))
     params, values, curvature = (np.full((count, len(fit.flops)), np.nan) for _ in range(3))
     for g in range(len(fit.flops)):
@@ -355,10 +292,7 @@ def _trace(fit: EnvelopeFit, y: Array, weights: Array) -> tuple[Array, Array, Ar
             log_space=log_space,
             window=5,
         )
-        present = both[:, at] @ np.eye(len(sizes))[cell] > 0
-        first = present.argmax(axis=1)
-        last = len(sizes) - 1 - present[:, ::-1].argmax(axis=1)
-        interior = (best.state == 0) & (best.cell > first) & (best.cell < last)
+        interior = (best.state == 0) & is_interior(best.cell, both[:, at], cell)
         params[:, g] = np.where(interior, np.exp(best.log_params), np.nan)
         values[:, g] = np.where(interior, best.value, np.nan)
         curvature[:, g] = np.where(interior, best.curvature, np.nan)

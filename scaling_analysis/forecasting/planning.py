@@ -238,7 +238,8 @@ def _plan(
     plan = pd.DataFrame(
         {
             "run_id": [
-                f"{agent}-{n:.0f}-{short_number(c)}-s{s}"
+                # A log may name no agent, and a name of a run is no option of a command.
+                f"{agent}-{n:.0f}-{short_number(c)}-s{s}".lstrip("-")
                 for n, c, s in zip(size, budget, seed, strict=True)
             ],
             "agent": agent,

@@ -158,3 +158,13 @@ def _never(runs):
     from scaling_analysis.errors import FitError
 
     raise FitError("never")
+
+
+def test_learning_curves_without_budgets_have_their_baselines(simulate):
+    curves = simulate(seeds=1, link=None).drop(columns="budget")
+    found = hindcast(curves, {"surface": fit_parametric}, n_resamples=20)
+    said = found.cells.dropna(subset="predicted").groupby("method")["origin"].max()
+    assert {"surface", "persistence", "log-line"} <= set(said.index)
+    assert (said == found.cells["origin"].max()).all()
+    error = found.scores().query("quantity == 'loss' and distance == 'all'").set_index("method")
+    assert error.loc["surface", "error"] < error.loc["persistence", "error"]

@@ -47,6 +47,12 @@ def test_ladder_has_the_budgets_sizes_and_seeds_asked_for():
     assert plan["run_id"].is_unique
 
 
+def test_runs_of_no_named_agent_have_names_that_are_no_options():
+    names = ladder(agent="")["run_id"]
+    assert names.is_unique
+    assert names.str.fullmatch(r"\d+-\d+e\d+-s\d").all()
+
+
 def test_ladder_is_a_band_around_the_expected_optimum():
     table = cells(ladder())
     counts = table.groupby("budget")["params"].count()
