@@ -88,7 +88,7 @@ def reach(
         raise typer.BadParameter("give one target: --loss ... or --mean-return ...")
     made = load_forecast(source)
     table = made.flops_for(loss=loss or None, mean_return=mean_return or None, level=level)
-    note = "inf: not within a million times the largest budget"
+    note = "inf: not within a million times the largest budget; 0: with less compute than any run"
     show_table(table, as_json, out, note)
 
 

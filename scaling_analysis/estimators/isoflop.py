@@ -301,9 +301,10 @@ def _check(profiles: Profiles, slices: Slices) -> None:
 
     found = int((slices.state == SliceState.OK).sum())
     if found < MIN_POINTS:
+        why = "; ".join(reasons(profiles, slices))
         raise FitError(
             f"only {found} of {len(profiles.budgets)} budgets have an optimum of "
-            f"{profiles.target} over N, three are needed: {'; '.join(reasons(profiles, slices))}. "
+            f"{profiles.target} over N, three are needed{f': {why}' if why else ''}. "
             "Run sizes on both sides of the optimum, or fit the whole surface: fit_parametric(runs)"
         )
     if not np.isfinite(slices.curvature).any():

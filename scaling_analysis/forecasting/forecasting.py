@@ -153,16 +153,13 @@ def forecast(
         for each in (*fits.values(), *([begun] if begun else [])):
             each.cancel()
         raise
-    for target in targets:
-        if not set(fitted[target]) - set(BASELINES) and not (target != "loss" and linked):
-            failed = {name: why for name, why in refused[target].items() if name not in BASELINES}
-            raise ForecastError(f"no method could be fitted to {target}:{refusals(failed)}")
+    targets = _forecastable(targets, fitted, refused, linked, runs, messages)
     rows = runs[_is_fitted(runs, targets)]
     compute = rows["budget"].fillna(rows["flops"]) if has_budgets(rows) else rows["flops"]
     bounds = past.bounds if past else find_bounds(link, short) if linked else None
     ensemble = Ensemble(
         losses=fitted["loss"],
-        returns=fitted["mean_return"],
+        returns=fitted["mean_return"] if "mean_return" in targets else {},
         link=linked,
         hindcast=past,
         noise={t: _noise(runs, t, _seen(t, fitted, linked), messages) for t in targets},
@@ -172,6 +169,7 @@ def forecast(
         bounds=bounds,
     )
     messages += _warnings(ensemble, budgets)
+    doubtful = past is None or past.status != "ok" or bool(_unjudged(ensemble))
     return Forecast.dated(
         table=_table(ensemble, budgets, level, tolerance),
         level=level,
@@ -185,7 +183,7 @@ def forecast(
         seed=rng if isinstance(rng, int) else None,
         versions={"python": python_version()} | {name: version(name) for name in _PACKAGES},
         time_utc=now_utc() if time_utc is None else time_utc,
-        status=FitStatus.DOUBTFUL if past is None or past.status != "ok" else FitStatus.OK,
+        status=FitStatus.DOUBTFUL if doubtful else FitStatus.OK,
         messages=tuple(dict.fromkeys(messages)),
     )
 
@@ -273,6 +271,34 @@ def _fitted(
     return fitted, refused, linked
 
 
+def _forecastable(
+    targets: list[Target],
+    fitted: Mapping[Target, dict[str, Bootstrap]],
+    refused: Mapping[Target, dict[str, str]],
+    linked: Bootstrap | None,
+    runs: pd.DataFrame,
+    messages: list[str],
+) -> list[Target]:
+    """The targets that a method was fitted to; a log with a loss does without its returns."""
+    kept: list[Target] = []
+    for target in targets:
+        if set(fitted[target]) - set(BASELINES) or (target != "loss" and linked is not None):
+            kept.append(target)
+            continue
+        failed = {name: why for name, why in refused[target].items() if name not in BASELINES}
+        why, remedy = refusals(failed), ""
+        if target == "mean_return" and (runs[target] <= 0).any():
+            remedy = (
+                ". Forecasts are made of logs: measure returns from that of random play, "
+                "runs.assign(mean_return=runs.mean_return - floor)"
+            )
+        if "loss" not in kept:
+            raise ForecastError(f"no method could be fitted to {target}:{why}{remedy}")
+        why = "; ".join(line.strip() for line in why.splitlines() if line.strip())
+        messages.insert(0, f"mean_return is not forecast, no method could be fitted: {why}{remedy}")
+    return kept
+
+
 def _doubts(target: Target, members: dict[str, Bootstrap]) -> list[str]:
     return [
         f"{name} ({target}): {message}"
@@ -304,13 +330,11 @@ def _noise(
     runs: pd.DataFrame, target: Target, members: dict[str, Bootstrap], messages: list[str]
 ) -> Noise:
     """Noise of a run, from repeated sizes or else from what the methods leave unexplained."""
-    noise = seed_noise(grouped_rows(runs, target), target)
+    noise, none = seed_noise(grouped_rows(runs, target), target), "intervals of runs hold no noise"
     if noise.dof > 0:
+        if noise.sd < _EXACT:
+            messages.append(f"runs of {target} repeat exactly: {none}")
         return noise
-    messages.append(
-        f"no size was run twice at a budget: the noise of a run of {target} is taken from the "
-        "residuals of the methods, which hold their misfit too"
-    )
     spreads, freedom = [], []
     for name, member in members.items():
         if name not in BASELINES:
@@ -322,9 +346,16 @@ def _noise(
             if left > 0:
                 spreads.append(float(np.sqrt(residual @ residual / left)))
                 freedom.append(left)
+    unseen = f"no size was run twice at a budget{{}}: the noise of a run of {target} is {{}}"
     if not spreads:
+        messages.append(unseen.format(" and the rows are few", f"not known, and {none}"))
         return Noise(sd=0.0, dof=1)
-    return Noise(sd=float(np.median(spreads)), dof=min(freedom))
+    sd = float(np.median(spreads))
+    said = "taken from the residuals of the methods, which hold their misfit too"
+    messages.append(unseen.format("", said))
+    if sd < _EXACT:
+        messages.append(f"the methods go through every row of {target}: {none}")
+    return Noise(sd=sd, dof=min(freedom))
 
 
 _PARAMETERS = 5
@@ -343,10 +374,21 @@ def _warnings(ensemble: Ensemble, budgets: Array) -> list[str]:
             f"budgets from {far[0]:g} FLOP on lie more than {_FAR:g} times farther out than the "
             f"farthest hindcast ({reach:.3g} times its origin): their widening is extrapolated"
         )
-    for target, noise in ensemble.noise.items():
-        if noise.sd < _EXACT:
-            messages.append(f"runs of {target} repeat exactly: intervals of runs hold no noise")
+    messages += [
+        f"no origin could forecast the {target}: its methods weigh the same there and its "
+        "intervals rest on a prior"
+        for target in _unjudged(ensemble)
+    ]
     return messages
+
+
+def _unjudged(ensemble: Ensemble) -> list[str]:
+    """Targets that the hindcast, if there is one, has nothing of."""
+    if ensemble.hindcast is None:
+        return []
+    cells = ensemble.hindcast.cells
+    judged = cells[(cells["method"] == COMBINED) & cells["predicted"].notna()]["quantity"]
+    return [t for t in ensemble.noise if not judged.str.startswith(t).any()]
 
 
 def _only(rows: pd.DataFrame, name: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling_analysis.errors import FitStatus, ForecastError
+from scaling_analysis.errors import FitStatus, ForecastError, RunLogError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.estimators.return_link import fit_return_link
 from scaling_analysis.estimators.selection import Target
@@ -165,7 +165,7 @@ class Hindcasting:
         if len(targets) > 1:
             estimator = fit_return_link if link is None else link
             self._links = Jobs(
-                resampled_or_why,
+                _link_at_origin,
                 [
                     (known, estimator, n_resamples, seed)
                     for known, seed in zip(pasts, seeds, strict=True)
@@ -319,9 +319,22 @@ def _at_origin(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Forecasts of the cells ahead by every method from what was known, and why some failed."""
     alone = {name: without_findings(estimator) for name, estimator in methods.items()}
-    members, failed = Members(known, alone, n_resamples, seed).results()
+    try:
+        members, failed = Members(known, alone, n_resamples, seed).results()
+    except RunLogError as error:  # what the log has only later; the whole of it is sound
+        members, failed = {}, dict.fromkeys(methods, str(error))
     out = [_ahead(members.get(name), ahead).assign(method=name) for name in methods]
     return pd.concat(out, ignore_index=True), failed
+
+
+def _link_at_origin(
+    known: pd.DataFrame, estimator: LinkEstimator, n_resamples: int, seed: int
+) -> Bootstrap | str:
+    """The link as it was known, or why there was none."""
+    try:
+        return resampled_or_why(known, estimator, n_resamples, seed)
+    except RunLogError as error:
+        return str(error)
 
 
 def _named(table: pd.DataFrame, target: Target, observed: pd.DataFrame) -> pd.DataFrame:

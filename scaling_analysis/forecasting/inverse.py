@@ -37,17 +37,18 @@ def flops_for(
     Returns
     -------
     DataFrame
-        loss or mean_return, flops, flops_lo, flops_hi [FLOP] (inf beyond `limit`), extrapolation,
-        params, params_lo, params_hi [count], samples [count] (NaN where flops is inf),
-        probability_unreachable: that the expected value misses the target at every compute up to
-        `limit`, under these laws and their law error.
+        loss or mean_return, flops, flops_lo, flops_hi [FLOP] (inf beyond `limit`, 0 below the
+        smallest compute that was fitted), extrapolation, params, params_lo, params_hi [count],
+        samples [count] (NaN where flops is inf or 0), probability_unreachable: that the expected
+        value misses the target at every compute up to `limit`, under these laws and their law
+        error.
     """
     if (loss is None) == (mean_return is None):
         raise ForecastError("give one target: loss=... or mean_return=...")
     target, asked = ("loss", loss) if mean_return is None else ("mean_return", mean_return)
     goals = np.atleast_1d(np.asarray(asked, dtype=np.float64))
     if target not in ensemble.noise:
-        raise ForecastError(f"the log has no {target}, so none can be aimed at")
+        raise ForecastError(f"nothing forecasts the {target} here, so none can be aimed at")
     if not np.all(np.isfinite(goals) & (goals > 0)):
         raise ForecastError(f"{target}={goals.tolist()}: targets must be positive and finite")
     limit = REACH * ensemble.flops_max if limit is None else float(limit)
@@ -56,7 +57,8 @@ def flops_for(
             f"limit={limit:g} FLOP lies within the log, whose largest budget is "
             f"{ensemble.flops_max:g}"
         )
-    start = ensemble.flops_max / REACH
+    # Backwards the laws are no better known than forwards, and nobody asks for less than was run.
+    start = min(float(b.fit.rows["flops"].min()) for b in ensemble.fitted("params_opt").values())
     grid = np.geomspace(start, limit, int(_POINTS_A_DECADE * np.log10(limit / start)) + 1)
     value = ensemble.predict(f"{target}_opt", grid)
     lo, hi = (np.log(end) for end in value.interval(level))
@@ -80,8 +82,8 @@ def _row(ensemble, target, goal, grid, value, band, sign, level) -> dict[str, fl
         "extrapolation": flops / ensemble.flops_max,
     }
     sizes = [np.nan, np.nan, np.nan]
-    if np.isfinite(flops):
-        at = [flops, earliest, latest if np.isfinite(latest) else grid[-1]]
+    if 0 < flops < np.inf:
+        at = np.clip([flops, earliest, latest], grid[0], grid[-1])
         size = ensemble.predict("params_opt", at)
         lo, hi = size.interval(level)
         sizes = [float(np.exp(size.log[0])), float(lo[1]), float(hi[2])]
@@ -92,12 +94,12 @@ def _row(ensemble, target, goal, grid, value, band, sign, level) -> dict[str, fl
 
 
 def _first(grid: Array, gap: Array) -> float:
-    """The compute at which `gap` first falls to zero; inf if it never does."""
+    """The compute at which `gap` first falls to zero; inf if it never does, 0 from the start."""
     below = np.flatnonzero(gap <= 0)
     if below.size == 0:
         return np.inf
     i = int(below[0])
     if i == 0:
-        return float(grid[0])
+        return 0.0
     share = gap[i - 1] / (gap[i - 1] - gap[i])
     return float(np.exp(np.log(grid[i - 1]) + share * np.log(grid[i] / grid[i - 1])))

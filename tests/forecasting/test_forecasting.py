@@ -223,7 +223,53 @@ def test_noiseless_runs_still_have_an_interval(simulate, make_forecast, law):
     row = combined(made).iloc[0]
     assert row["loss"] == pytest.approx(law.value_opt(1e13), rel=1e-5)
     assert row["loss_lo"] < row["loss"] < row["loss_hi"]
-    assert any("repeat exactly" in message for message in made.messages)
+    assert any("go through every row of loss" in message for message in made.messages)
+
+
+def test_runs_that_repeat_exactly_are_told_from_runs_without_a_second(simulate, make_forecast):
+    quick = {"n_resamples": 20, "hindcast_resamples": 4}
+    exact = simulate(link=None, seeds=2, run_noise=0.0, checkpoint_noise=0.0)
+    made = make_forecast(exact, [1e13], methods=ONE, **quick)
+    assert "runs of loss repeat exactly: intervals of runs hold no noise" in made.messages
+    few = simulate(link=None, seeds=1, snapshots=False).iloc[[0, 9, 18, 27, 33]]
+    made = make_forecast(few, [1e13], methods=["parametric-tied"], **quick)
+    assert any("the noise of a run of loss is not known" in message for message in made.messages)
+    assert not any("repeat exactly" in message for message in made.messages)
+
+
+@pytest.mark.parametrize(
+    ("returns", "reason"),
+    [
+        (
+            lambda loss: -20 + 10 * np.exp(-loss),
+            "runs.assign(mean_return=runs.mean_return - floor)",
+        ),
+        (lambda loss: 0 * loss, "runs.assign(mean_return=runs.mean_return - floor)"),
+        (lambda loss: 100 * loss, "the profile has no maximum"),
+    ],
+    ids=["negative", "all zero", "falling"],
+)
+def test_returns_that_no_method_takes_cost_no_forecast_of_the_loss(
+    ladder, make_forecast, returns, reason
+):
+    unusable = ladder.assign(mean_return=returns(ladder["loss"]))
+    made = make_forecast(unusable, [1e13], methods=ONE, n_resamples=20, hindcast_resamples=4)
+    row = combined(made).iloc[0]
+    assert row["loss_lo"] < row["loss"] < row["loss_hi"]
+    assert np.isnan(row["mean_return"])
+    assert made.messages[0].startswith("mean_return is not forecast")
+    assert reason in made.messages[0]
+    with pytest.raises(ForecastError, match="nothing forecasts the mean_return"):
+        made.flops_for(mean_return=10.0)
+
+
+def test_returns_beyond_every_origin_are_doubtful(ladder, make_forecast):
+    late = ladder["budget"] > 1e12
+    played = ladder.assign(mean_return=ladder["mean_return"].where(late))
+    made = make_forecast(played, [1e13], methods=ONE, n_resamples=20, hindcast_resamples=4)
+    assert np.isfinite(combined(made).iloc[0]["mean_return"])
+    assert made.status == "doubtful"
+    assert any("no origin could forecast the mean_return" in m for m in made.messages)
 
 
 def test_a_method_that_fails_is_named_and_left_out(ladder, make_forecast):

@@ -40,6 +40,18 @@ def test_lower_losses_take_more_compute_and_are_less_likely(made, law):
     assert table["probability_unreachable"].iloc[0] < 0.02
 
 
+def test_less_compute_than_any_run_is_no_number_made_up(made, ladder):
+    smallest = ladder["flops"].min()
+    found = made.flops_for(
+        loss=[20.0, float(np.exp(made.ensemble.predict("loss_opt", 2e10).log[0]))]
+    )
+    assert found["flops"].tolist() == [0.0, pytest.approx(2e10, rel=1e-3)]
+    assert found["flops_hi"][0] == 0
+    assert found.loc[0, ["params", "params_lo", "params_hi", "samples"]].isna().all()
+    assert found["flops_hi"][1] > smallest
+    assert found["probability_unreachable"][0] < 1e-6
+
+
 @pytest.mark.parametrize(
     ("question", "message"),
     [
