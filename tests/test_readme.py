@@ -62,3 +62,4 @@ def test_the_schema_page_explains_every_column():
         for column in table:
             assert f"| `{column.name}` |" in text, column.name
             assert column.meaning in text
+            assert column.detail in text

@@ -110,7 +110,7 @@ def _without_curves(forecast: Forecast, targets: list[str]) -> tuple[Section | N
     """The chapters that are drawn from the fits themselves, while others trace the laws."""
     return (
         _profiles(forecast, targets),
-        _link(forecast, targets),
+        _link(forecast),
         methods_section(forecast, targets),
         _hindcast(forecast),
         residuals_section(forecast, targets),
@@ -194,7 +194,7 @@ def _laws(curves: Curves, targets: list[str], verification: Verification | None)
     )
 
 
-def _link(forecast: Forecast, targets: list[str]) -> Section | None:
+def _link(forecast: Forecast) -> Section | None:
     link = forecast.ensemble.link
     if link is None:
         return None

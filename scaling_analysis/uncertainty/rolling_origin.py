@@ -11,7 +11,6 @@ standard deviation ~ distance^0.8: a slope that is wrong once and for all would 
 goes its own way at every step 0.5.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,31 +183,6 @@ def replay(
         distance=distance,
         importance=importance,
     )
-
-
-def roll(
-    forecaster: Callable[[Array], ArrayLike],
-    observed: ArrayLike,
-    position: ArrayLike,
-    *,
-    min_points: int = 3,
-    max_origins: int = MAX_ORIGINS,
-) -> Replay:
-    """Roll the origin over a callable: row weights (origins + 1, rows) -> forecasts.
-
-    Examples
-    --------
-    >>> x, y = np.arange(6.0), np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
-    >>> def line_and_last(weights):
-    ...     last = [y[row > 0][-1] + 0 * x for row in weights]
-    ...     line = [np.polyval(np.polyfit(x, y, 1, w=row), x) for row in weights]
-    ...     return np.stack([line, last], axis=1)
-    >>> roll(line_and_last, y, x).weights[-1].round(3)
-    array([1., 0.])
-    """
-    origins = roll_origins(position, min_points, max_origins)
-    forecasts = np.asarray(forecaster(origins.weights), dtype=float)
-    return replay(forecasts, observed, position, origins)
 
 
 def _recency(origins: Origins) -> Array:

@@ -7,7 +7,6 @@ from scaling_analysis.uncertainty.rolling_origin import (
     GROWTH,
     MAX_ORIGINS,
     replay,
-    roll,
     roll_origins,
 )
 
@@ -121,14 +120,6 @@ def test_a_method_that_is_not_usable_has_no_weight_and_no_say():
     assert silent.importance[0] == 0.0
 
 
-def test_roll_calls_the_forecaster_with_what_is_known():
-    seen = []
-    x = np.arange(5.0)
-
-    def forecaster(weights):
-        seen.append(weights)
-        return np.zeros((len(weights), 1, 5))
-
-    past = roll(forecaster, np.ones(5), x)
-    assert seen[0].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    assert past.weights.shape == (3, 1)
+def test_an_origin_knows_what_lies_before_it():
+    origins = roll_origins(np.arange(5.0))
+    assert origins.weights.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
