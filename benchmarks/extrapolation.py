@@ -1,9 +1,9 @@
 """Forecasts beyond the data: the average of forms against each form alone, and other tools.
 
     SCALING_REFERENCE_DATA=... python benchmarks/extrapolation.py [--curves 600] [--surfaces 80]
-        [--forms auto power_floor additive ...] [--others scores.csv ...]
+        [--forms auto power_floor additive ...] [--others scores.csv ...] [--out FOLDER]
 
-prints, and writes to benchmarks/results/extrapolation.md, on public curves and surfaces (where the
+prints, and writes to FOLDER/extrapolation.md, on public curves and surfaces (where the
 variable names a folder with extrapolation/<set>/{cases.csv, meta.json}) and on simulated families:
 error (root mean square of log y, or of y over its standard deviation), the share of new
 observations inside the 90 % interval, and the median interval score. Scores of other tools on the
@@ -23,7 +23,6 @@ from simulated_extrapolations import Case, simulate_curves, simulate_surfaces
 
 import scaling_analysis as sa
 
-RESULTS = Path(__file__).parent / "results" / "extrapolation.md"
 CURVES = ("auto", "persistence", "power", "tail_line", "power_floor", "broken", "sigmoid", "m4")
 SURFACES = ("auto", "log_linear", "log_quadratic", "additive", "tied", "kaplan")
 TINY = 1e-12
@@ -36,6 +35,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--forms", nargs="*", help="of these forms alone; all by default")
     parser.add_argument("--others", nargs="*", default=[], help="tables of other tools' scores")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     wanted = set(options.forms or (*CURVES, *SURFACES))
     rng = np.random.default_rng(options.seed)
@@ -54,7 +54,8 @@ def main() -> None:
     if options.others:
         text += f"\n{render_others(scores, pd.concat(map(pd.read_csv, options.others)))}"
     print(text)
-    RESULTS.write_text(text)
+    if options.out:
+        (options.out / "extrapolation.md").write_text(text)
 
 
 def public_cases() -> Iterator[Case]:

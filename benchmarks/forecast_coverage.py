@@ -191,7 +191,7 @@ def main() -> None:
             f"{platform.machine()}. Widths and errors in logs; coverage has a binomial standard "
             f"error of {np.sqrt(0.09 / options.logs):.2f}.",
             "",
-            *[_markdown(table) for table in tables],
+            *[line for table in tables for line in markdown(table)],
             *returns_part(options.return_logs),
         ]
     )
@@ -204,15 +204,16 @@ def main() -> None:
 def returns_part(logs: int) -> list[str]:
     """The section on returns."""
     table = pd.concat([return_coverage(name, logs) for name in LINKS])
-    return [f"## Mean return, {logs} logs a law", "", _markdown(table)]
+    return [f"## Mean return, {logs} logs a law", "", *markdown(table)]
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> list[str]:
+    """The lines of a table, and an empty one."""
     lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * table.shape[1]]
     for row in table.itertuples(index=False):
         cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
 
 
 if __name__ == "__main__":

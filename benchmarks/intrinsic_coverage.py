@@ -35,7 +35,6 @@ INNER = {
     "smooth, 30 knots, running mean 1": {"smoothing": 1.0},
     "smooth, 30 knots, nothing dropped": {"drop": 0.0},
 }
-RESULTS = Path(__file__).parent / "results"
 
 
 def simulate(rng: np.random.Generator, noise: float, between: float = 0.0) -> pd.DataFrame:
@@ -135,6 +134,7 @@ def main() -> None:
     parser.add_argument("--between", type=float, nargs="+", default=[0.0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("intrinsic_coverage.jsonl"))
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     lines = []
     if arguments.cache.exists():
@@ -157,13 +157,14 @@ def main() -> None:
                 cache.flush()
                 print(arguments.part, between, i, result, file=sys.stderr)
     text = ["# Intrinsic fit on simulated learning curves", "", *__doc__.splitlines()[5:7], ""]
-    text += [
-        "`python benchmarks/intrinsic_coverage.py --simulations 100` and `--part inner "
-        "--simulations 22`.",
-        "",
-    ]
     covered = [line for line in lines if line["part"] == "coverage"]
     compared = [line for line in lines if line["part"] == "inner"]
+    text += [
+        "`python benchmarks/intrinsic_coverage.py --simulations "
+        f"{len({line['i'] for line in covered})}` and `--part inner --simulations "
+        f"{len({line['i'] for line in compared})}`.",
+        "",
+    ]
     if covered:
         text += ["## Exponent of N*, its nominal 90 % interval", "", *coverage_table(covered), ""]
         text += ["Errors of the estimate:", "", *error_table(covered, ["estimate"]), ""]
@@ -172,8 +173,9 @@ def main() -> None:
     if compared:
         text += ["## Errors of the exponent by the function of log I", ""]
         text += [*error_table(compared, list(INNER)), ""]
-    (RESULTS / "intrinsic_coverage.md").write_text("\n".join(text))
     print("\n".join(text))
+    if arguments.out:
+        (arguments.out / "intrinsic_coverage.md").write_text("\n".join(text))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Time of 4000 isoFLOP refits of loss and return, against a loop over numpy.polyfit.
 
-    SCALING_REFERENCE_DATA=folder python benchmarks/isoflop_refits.py
+    SCALING_REFERENCE_DATA=folder python benchmarks/isoflop_refits.py --out benchmarks/results
 
 The log is that of Tuyls et al. 2023 (152 rows, 14 budgets) where the folder of third-party run logs
 is named, else a simulated one of the same shape.
 """
 
+import argparse
 import os
 import time
 from collections.abc import Callable
@@ -17,9 +18,7 @@ import pandas as pd
 import scaling_analysis as sa
 from scaling_analysis.forecasting.simulation import AdditiveSurface
 
-REPLICATES = 4000
 LOOPED = 100
-RESULT = Path(__file__).parent / "results" / "isoflop_refits.md"
 
 
 def load() -> tuple[str, pd.DataFrame]:
@@ -61,24 +60,28 @@ def loop(rows: pd.DataFrame, target: str, weights: np.ndarray) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replicates", type=int, default=4000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
     name, runs = load()
     fits = {target: sa.fit_isoflop(runs, target) for target in ("loss", "mean_return")}
-    weights = np.random.default_rng(0).integers(0, 3, (REPLICATES, len(runs))).astype(float)
+    weights = np.random.default_rng(0).integers(0, 3, (options.replicates, len(runs))).astype(float)
+    few = weights[:LOOPED]
     ours = seconds(lambda: [fit.refit(weights=weights) for fit in fits.values()])
-    looped = seconds(
-        lambda: [loop(fit.rows, target, weights[:LOOPED]) for target, fit in fits.items()], 2
-    )
-    looped *= REPLICATES / LOOPED
+    looped = seconds(lambda: [loop(fit.rows, target, few) for target, fit in fits.items()], 2)
+    looped *= options.replicates / len(few)
     text = (
-        f"# {REPLICATES} isoFLOP refits, loss and return together\n\n"
+        f"# {options.replicates} isoFLOP refits, loss and return together\n\n"
         f"`python benchmarks/isoflop_refits.py`, log: {name}, {len(runs)} rows; CPU seconds on one "
         "core\n\n"
         f"| | seconds |\n|---|---|\n| vectorised over replicates | {ours:.2f} |\n"
-        f"| loop over numpy.polyfit ({LOOPED} replicates, scaled) | {looped:.1f} |\n"
+        f"| loop over numpy.polyfit ({len(few)} replicates, scaled) | {looped:.1f} |\n"
         f"| ratio | {looped / ours:.0f} |\n"
     )
-    RESULT.write_text(text)
     print(text)
+    if options.out:
+        (options.out / "isoflop_refits.md").write_text(text)
 
 
 if __name__ == "__main__":

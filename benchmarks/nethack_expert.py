@@ -1,10 +1,10 @@
 """The scripted NetHack expert: score, games that get stuck, speed while recording.
 
-    python benchmarks/nethack_expert.py [--games 200] [--first-seed 3000000]
+    python benchmarks/nethack_expert.py [--games 200] [--first-seed 3000000] [--out FOLDER]
 
 Records the games in one process into a temporary folder, prints the table and writes it to
-benchmarks/results/nethack_expert.md. A game is stuck if the step cap ends it and its score has not
-changed over the last 2,000 keys. Steps a second are by CPU time, starts and checks included.
+FOLDER/nethack_expert.md. A game is stuck if the step cap ends it and its score has not changed over
+the last 2,000 keys. Steps a second are by CPU time, starts and checks included.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import numpy as np
 from training_backend.demonstrations import Game, open_index, read_keys
 from training_backend.recording import collect
 
-RESULT = Path(__file__).parent / "results" / "nethack_expert.md"
 STUCK_KEYS = 2000
 
 
@@ -41,6 +40,7 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=200)
     parser.add_argument("--first-seed", type=int, default=3_000_000)
     parser.add_argument("--max-steps", type=int, default=8000)
+    parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         done = collect(
@@ -65,8 +65,8 @@ def main() -> None:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     text = f"Seeds {seeds}, step cap {chosen.max_steps}\n\n| what | figure |\n|---|---|\n{table}\n"
     print(text)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(text)
+    if chosen.out:
+        (chosen.out / "nethack_expert.md").write_text(text)
 
 
 if __name__ == "__main__":

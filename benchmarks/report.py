@@ -1,11 +1,12 @@
 """Time, memory and size of `scaling report` with 4,000 replicates of every method.
 
-    SCALING_REFERENCE_DATA=folder python benchmarks/report.py
+    SCALING_REFERENCE_DATA=folder python benchmarks/report.py --out benchmarks/results
 
 The log is that of Tuyls et al. 2023 (loss and return, 197 rows) where the folder of third-party run
 logs is named, else the one of this repository. It means something on a free machine only.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -15,9 +16,6 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "report.md"
-REPLICATES = 4000
-REPEATS = 3
 
 
 def log() -> tuple[str, Path]:
@@ -27,11 +25,11 @@ def log() -> tuple[str, Path]:
     return "data/nethack_bc", HERE.parent / "data" / "nethack_bc" / "runs.csv"
 
 
-def measure(runs: Path, out: Path, watch: bool) -> tuple[float, int]:
+def measure(runs: Path, out: Path, replicates: int, watch: bool) -> tuple[float, int]:
     """Seconds of the command, and with `watch`, which slows it, the most memory of it and its
     workers [bytes]."""
     program = "from scaling_analysis.cli import main; main()"
-    words = ["report", str(runs), "-o", str(out), "--replicates", str(REPLICATES)]
+    words = ["report", str(runs), "-o", str(out), "--replicates", str(replicates)]
     start, most = time.perf_counter(), 0
     with subprocess.Popen(
         [sys.executable, "-c", program, *words], stdout=subprocess.DEVNULL
@@ -64,16 +62,24 @@ def _resident(pid: int) -> int:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replicates", type=int, default=4000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
     name, runs = log()
+    replicates, repeats = options.replicates, options.repeats
     with tempfile.TemporaryDirectory() as folder:
-        memory = measure(runs, Path(folder), watch=True)[1]
-        times = sorted(measure(runs, Path(folder), watch=False)[0] for _ in range(REPEATS))
+        memory = measure(runs, Path(folder), replicates, watch=True)[1]
+        times = sorted(
+            measure(runs, Path(folder), replicates, watch=False)[0] for _ in range(repeats)
+        )
         size = {kind: (Path(folder) / f"report.{kind}").stat().st_size for kind in ("html", "pdf")}
     cores = len(os.sched_getaffinity(0))
     text = f"""\
-# A report with {REPLICATES:,} replicates of every method, HTML and PDF
+# A report with {replicates:,} replicates of every method, HTML and PDF
 
-`python benchmarks/report.py`, log: {name}; {cores} cores, {REPEATS} times
+`python benchmarks/report.py`, log: {name}; {cores} cores, {repeats} times
 
 | | |
 |---|---|
@@ -83,7 +89,8 @@ def main() -> None:
 | PDF | {size["pdf"] / 1e6:.2f} MB |
 """
     print(text)
-    RESULT.write_text(text, encoding="utf-8")
+    if options.out:
+        (options.out / "report.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

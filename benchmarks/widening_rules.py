@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from forecast_coverage import AHEAD, BUDGETS, WORLDS, simulate
+from forecast_coverage import AHEAD, BUDGETS, WORLDS, markdown, simulate
 from numpy.typing import NDArray
 
 import scaling_analysis as sa
@@ -145,18 +145,10 @@ def on_origins(cells: pd.DataFrame) -> pd.DataFrame:
 
 def report(ladders: pd.DataFrame, origins: pd.DataFrame | None, command: str) -> str:
     text = ["# Other rules for the law error", "", f"`{command}`. 90 %, in logs.", ""]
-    text += ["## Loss beyond simulated ladders", "", *_markdown(ladders)]
+    text += ["## Loss beyond simulated ladders", "", *markdown(ladders)]
     if origins is not None:
-        text += ["## NetHack log of Tuyls et al. 2023, all origins", "", *_markdown(origins)]
+        text += ["## NetHack log of Tuyls et al. 2023, all origins", "", *markdown(origins)]
     return "\n".join(text)
-
-
-def _markdown(table: pd.DataFrame) -> list[str]:
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * table.shape[1]]
-    for row in table.itertuples(index=False):
-        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
 
 
 def main() -> None:
