@@ -38,7 +38,8 @@ def test_forecast_plan_verify_and_report_take_it(agents, tmp_path):
     assert row["params_opt_lo"] < row["params_opt"] < row["params_opt_hi"]
     assert row["params_opt_lo"] < float(TRUTH.params_opt(6e16)) < row["params_opt_hi"]
     assert row["mean_return"] == pytest.approx(100, abs=8)
-    assert set(made.ensemble.hindcast.methods("mean_return")) == {"combined", "intrinsic"}
+    beside = {"persistence", "log-line"}
+    assert set(made.ensemble.hindcast.methods("mean_return")) == {"combined", "intrinsic"} | beside
     assert sa.Forecast.from_dict(json.loads(json.dumps(made.to_dict()))).hash == made.hash
 
     plan = sa.plan_forecast(made, [6e16], seeds=2)

@@ -123,14 +123,16 @@ def raise_fit_error():
     raise FitError("too few budgets")
 
 
-def test_a_log_without_budgets_is_scored_by_runs(ladder):
-    found = hindcast(
-        ladder.drop(columns=["budget", "mean_return", "return_se"]),
-        {"surface": fit_parametric},
-        n_resamples=20,
-    )
+def test_a_log_without_budgets_is_scored_by_runs(simulate):
+    """And its baselines read the learning curves."""
+    curves = simulate(seeds=1, link=None).drop(columns="budget")
+    found = hindcast(curves, {"surface": fit_parametric}, n_resamples=20)
     assert set(found.cells["quantity"]) == {"loss"}
-    assert found.methods("loss") == [COMBINED, "surface"]
+    said = found.cells.dropna(subset="predicted").groupby("method")["origin"].max()
+    assert set(said.index) == {COMBINED, "surface", "persistence", "log-line"}
+    assert (said == found.cells["origin"].max()).all()
+    error = found.scores().query("quantity == 'loss' and distance == 'all'").set_index("method")
+    assert error.loc["surface", "error"] < error.loc["persistence", "error"]
 
 
 def test_same_seed_same_cells_and_round_trip(ladder, scored):
@@ -158,13 +160,3 @@ def _never(runs):
     from scaling_analysis.errors import FitError
 
     raise FitError("never")
-
-
-def test_learning_curves_without_budgets_have_their_baselines(simulate):
-    curves = simulate(seeds=1, link=None).drop(columns="budget")
-    found = hindcast(curves, {"surface": fit_parametric}, n_resamples=20)
-    said = found.cells.dropna(subset="predicted").groupby("method")["origin"].max()
-    assert {"surface", "persistence", "log-line"} <= set(said.index)
-    assert (said == found.cells["origin"].max()).all()
-    error = found.scores().query("quantity == 'loss' and distance == 'all'").set_index("method")
-    assert error.loc["surface", "error"] < error.loc["persistence", "error"]
