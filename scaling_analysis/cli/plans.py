@@ -168,7 +168,8 @@ def _candidates(fit: Any, largest: float) -> "pd.DataFrame":
 
     def only(name: str) -> str:
         values = rows[name].dropna().unique() if name in rows else []
-        return str(values[0]) if len(values) == 1 else ""
+        stated = [str(value) for value in values if value]  # no protocol without a return
+        return stated[0] if len(stated) == 1 else ""
 
     return sa.plan_ladder(
         (smallest, largest),

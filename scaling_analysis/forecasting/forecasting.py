@@ -392,11 +392,13 @@ def _unjudged(ensemble: Ensemble) -> list[str]:
 
 
 def _only(rows: pd.DataFrame, name: str) -> str:
-    """The one value of a text column, or ""."""
+    """The one value of a text column, or ""; rows that state none do not count: a checkpoint
+    without a return has no protocol."""
     if name not in rows:
         return ""
     values = rows[name].dropna().unique()
-    return str(values[0]) if len(values) == 1 else ""
+    stated = values[values != ""]
+    return str(stated[0]) if len(stated) == 1 else ""
 
 
 def _table(ensemble: Ensemble, budgets: Array, level: float, tolerance: float) -> pd.DataFrame:

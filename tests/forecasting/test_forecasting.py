@@ -354,3 +354,11 @@ def test_the_interval_of_a_run_is_never_inside_that_of_its_expectation(made, sd)
     assert ends["loss_run_lo"] <= ends["loss_lo"] < ends["loss"] < ends["loss_hi"]
     assert ends["loss_hi"] <= ends["loss_run_hi"]
     assert ends["loss_hi"] <= law.interval(0.9)[1][0]
+
+
+def test_checkpoints_without_a_return_do_not_hide_the_protocol(simulate):
+    runs = simulate(budgets=[1e10, 1e11, 1e12])
+    unplayed = runs["seed"] == 0
+    runs.loc[unplayed, ["mean_return", "return_se", "episodes"]] = np.nan
+    runs.loc[unplayed, "protocol"] = ""
+    assert forecast(runs, [1e13], ONE, n_resamples=10).protocol == "simulated-1"
