@@ -24,7 +24,10 @@ Worker = subprocess.Popen[bytes]
 
 MOST = 8
 """More workers than this wait for each other's starts longer than they save."""
+# Ctrl-C reaches every process of a terminal: the caller answers it and ends its workers, whose own
+# tracebacks would bury what it says.
 _SERVE = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from scaling_analysis.processes import serve; serve()"
 )

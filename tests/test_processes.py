@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -85,3 +86,13 @@ def test_two_processes_give_the_hindcast_of_one():
         by_hand = sa.hindcast(runs, {"mine": lambda r: sa.fit_isoflop(r)}, n_resamples=20, rng=0)
     pd.testing.assert_frame_equal(alone.cells, together.cells, check_exact=True)
     assert "mine" in set(by_hand.cells["method"])
+
+
+def test_an_interrupt_of_the_terminal_does_not_reach_the_workers(capfd):
+    with processes(2):
+        workers = set(spread(os.getpid, [()] * 8)) - {os.getpid()}
+        for worker in workers:
+            os.kill(worker, signal.SIGINT)
+        assert spread(abs, [(-1,), (-2,)]) == [1, 2]
+        assert workers & set(spread(os.getpid, [()] * 8))
+    assert "Traceback" not in capfd.readouterr().err
