@@ -1,5 +1,7 @@
 """How noisy a measured curve is, which of its points are outliers, and what a point counts for."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,10 +49,18 @@ def run_noise(residuals: Array, run: NDArray[np.str_]) -> float:
 
 
 def neighbour_noise(log_x: Array, z: Array, weights: Array) -> float:
-    """Variance of points about the line through their two neighbours."""
-    miss, at = _neighbour_misses(log_x, z)
-    w = np.minimum(np.minimum(weights[at - 1], weights[at]), weights[at + 1])
-    return float((w * miss**2).sum() / w.sum())
+    """Variance of a point, from what needs no law.
+
+    From points about the line through their two neighbours, and, since the order of points at one
+    x says nothing, from these about their mean, which then stands for them as a neighbour.
+    """
+    places = _places(log_x, z, weights)
+    apart = (weights * (z - places.z[places.member]) ** 2).sum()
+    freedom = (places.total - places.squares / places.total).sum()
+    miss, at = _neighbour_misses(places)
+    mean_weight = places.total / places.points
+    w = np.minimum(np.minimum(mean_weight[at - 1], mean_weight[at]), mean_weight[at + 1])
+    return float((apart + (w * miss**2).sum()) / (freedom + w.sum()))
 
 
 def additive_weights(log_x: Array, y: Array) -> Array:
@@ -59,9 +69,10 @@ def additive_weights(log_x: Array, y: Array) -> Array:
     Where log y is several times noisier among the low half of the points than among the high half
     (a return that starts at almost nothing), a point counts by y^2, up to the median of y.
     """
-    miss, at = _neighbour_misses(log_x, np.log(y))
+    places = _places(log_x, np.log(y), np.ones_like(y))
+    miss, at = _neighbour_misses(places)
     middle = np.median(y)
-    low = y[at] <= middle
+    low = np.exp(places.z[at]) <= middle
     if len(y) < 8 or low.all() or not low.any():
         return np.ones(len(y))
     low_size, high_size = np.median(np.abs(miss[low])), np.median(np.abs(miss[~low]))
@@ -87,7 +98,7 @@ def outlier_weights(log_x: Array, z: Array) -> Array:
         for offsets in (np.arange(-_WINDOW, 0), np.arange(1, _WINDOW + 1))
     ]
     miss = np.minimum(*(np.abs(z[inner] - side) for side in sides))
-    scale = 1.4826 * np.median(np.abs(_neighbour_misses(log_x, z)[0]))
+    scale = 1.4826 * np.median(np.abs(_misses_of_points(log_x, z)))
     limit = _OUTLIER * max(scale, LEAST_NOISE * float(z.std()))
     outlying = (miss > limit) & (miss > 2 * np.abs(sides[0] - sides[1]))
     outlying &= np.abs(z[inner] - _cubic(log_x, z, inner)) > limit
@@ -95,15 +106,54 @@ def outlier_weights(log_x: Array, z: Array) -> Array:
     return weights
 
 
-def _neighbour_misses(log_x: Array, z: Array) -> tuple[Array, NDArray[np.intp]]:
-    """Departures of points from the line through their two neighbours, scaled to one sd of noise.
+class _Places(NamedTuple):
+    """The distinct x of a curve, and what was seen there."""
 
-    And which points those are. Three points at one x are compared with their mean.
+    log_x: Array
+    z: Array
+    """Weighted mean of the points at each."""
+    member: NDArray[np.intp]
+    """(points,) where each lies."""
+    points: Array
+    total: Array
+    """Sum of weights."""
+    squares: Array
+    """Sum of squared weights."""
+
+
+def _places(log_x: Array, z: Array, weights: Array) -> _Places:
+    distinct, member, count = np.unique(log_x, return_inverse=True, return_counts=True)
+    total, of_z, squares = (
+        np.bincount(member, weights=values).astype(float)
+        for values in (weights, weights * z, weights**2)
+    )
+    single = count[member] == 1  # as it is, not divided by its weight
+    mean = of_z / total
+    mean[member[single]] = z[single]
+    return _Places(distinct, mean, member, count.astype(float), total, squares)
+
+
+def _neighbour_misses(places: _Places) -> tuple[Array, NDArray[np.intp]]:
+    """Departures of places from the line through their two neighbours, scaled to one sd of a point.
+
+    And which places those are.
     """
-    reach = log_x[2:] - log_x[:-2]
-    share = np.where(reach > 0, (log_x[1:-1] - log_x[:-2]) / np.where(reach > 0, reach, 1.0), 0.5)
+    log_x, z = places.log_x, places.z
+    share = (log_x[1:-1] - log_x[:-2]) / (log_x[2:] - log_x[:-2])
     miss = z[1:-1] - (1 - share) * z[:-2] - share * z[2:]
-    return miss / np.sqrt(1 + share**2 + (1 - share) ** 2), np.arange(1, len(z) - 1)
+    variance = places.squares / places.total**2  # of a mean, in those of a point
+    variance = np.where(places.points == 1, 1.0, variance)
+    spread = variance[1:-1] + share**2 * variance[2:] + (1 - share) ** 2 * variance[:-2]
+    return miss / np.sqrt(spread), np.arange(1, len(z) - 1)
+
+
+def _misses_of_points(log_x: Array, z: Array) -> Array:
+    """What points miss their neighbours by, or those at their x, scaled to one sd of a point."""
+    places = _places(log_x, z, np.ones_like(z))
+    count = places.points[places.member]
+    shared = count > 1
+    apart = (z - places.z[places.member])[shared] * np.sqrt(count[shared] / (count[shared] - 1))
+    return np.concatenate([_neighbour_misses(places)[0], apart])
 
 
 def _cubic(log_x: Array, z: Array, at: NDArray[np.intp]) -> Array:

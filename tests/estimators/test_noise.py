@@ -29,6 +29,16 @@ def test_uneven_and_tied_places_do_not_bias_it():
     assert np.sqrt(neighbour_noise(t, z, np.ones(400))) == pytest.approx(0.05, rel=0.15)
 
 
+@pytest.mark.parametrize("repeats", [2, 3, 5, 20])
+def test_the_order_of_points_at_one_place_says_nothing(repeats):
+    rng = np.random.default_rng(3)
+    t = np.repeat(np.linspace(0, 10, 240 // repeats), repeats)
+    z = 2 - 0.3 * t + 0.05 * rng.normal(size=240)
+    z = z[np.lexsort((z, t))]  # as a curve is read: neighbours of one x resemble one another
+    assert np.sqrt(neighbour_noise(t, z, np.ones(240))) == pytest.approx(0.05, rel=0.12)
+    assert (outlier_weights(t, z) == 1).all()
+
+
 def test_points_of_little_weight_say_little():
     z = 2 - 0.3 * T
     z[200] += 5.0
