@@ -181,8 +181,9 @@ def test_a_damaged_file_is_named_with_what_to_do(runs, tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_a_typed_error(runs, tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(sa.RunLogError, match="cannot write it"):
-        sa.audit(runs).save(tmp_path / "absent" / "audit.json")
+        sa.audit(runs).save(tmp_path / "file" / "audit.json")
 
 
 def test_every_class_with_a_summary_is_a_result():

@@ -18,6 +18,7 @@ from scaling_analysis.cli.options import (
     Seed,
     TableOut,
     Target,
+    check_writable,
     reads_runs,
     show_table,
 )
@@ -49,7 +50,12 @@ def fit(
     target: OfTarget = Target.LOSS,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="File for the bootstrap; a folder for several methods."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="File for the bootstrap; a folder for several methods.",
+            callback=check_writable,
+        ),
     ] = None,
     level: Level = 0.9,
     replicates: Replicates = 1000,
@@ -84,7 +90,6 @@ def fit(
             typer.echo(f"{made.fit.summary()}\n{made.summary(level)}")
         if out is not None:
             file = out if len(names) == 1 else out / f"{name}.json"
-            file.parent.mkdir(parents=True, exist_ok=True)
             made.save(file)
             typer.echo(f"wrote {file}", err=as_json)
     if as_json:

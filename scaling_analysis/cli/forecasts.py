@@ -17,6 +17,7 @@ from scaling_analysis.cli.options import (
     TableOut,
     load,
     load_forecast,
+    out_file,
     reads_runs,
     show,
     show_table,
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 def forecast(
     runs: "pd.DataFrame",
     flops: Flops = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Where to write it.")] = Path(
-        "forecast.json"
-    ),
+    out: Annotated[Path, out_file()] = Path("forecast.json"),
     level: Level = 0.9,
     method: Method = None,
     replicates: Replicates = 1000,
@@ -60,9 +59,23 @@ def forecast(
         n_resamples=replicates,
         rng=seed,
     )
-    path = made.save(out)
     show(made, as_json)
-    typer.echo(f"wrote {path}", err=as_json)
+    _keep_earlier(out, made.hash, as_json)
+    typer.echo(f"wrote {made.save(out)}", err=as_json)
+
+
+def _keep_earlier(out: Path, but: str, as_json: bool) -> None:
+    """A forecast that stands in the way may be on file for runs to come: it gets another name."""
+    import scaling_analysis as sa
+
+    try:
+        earlier = sa.Forecast.load(out).hash
+    except sa.ForecastError:  # none, or none that could be verified
+        return
+    if earlier != but:
+        kept = out.with_name(f"{out.stem}-{earlier[:8]}{out.suffix}")
+        out.replace(kept)
+        typer.echo(f"the forecast that stood there is now {kept}", err=as_json)
 
 
 @app.command(cls=Command)
@@ -103,9 +116,7 @@ def hindcast(
     method: Method = None,
     replicates: Replicates = 200,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="File for all of it (JSON).")
-    ] = None,
+    out: Annotated[Path | None, out_file("File for all of it (JSON).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score all methods on the log's own end.
@@ -170,9 +181,7 @@ def verify(
     source: Annotated[Path, typer.Argument(metavar="FORECAST", help="forecast.json")],
     planned: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan made from it.")],
     runs: Runs,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Where to write it.")] = Path(
-        "verification.json"
-    ),
+    out: Annotated[Path, out_file()] = Path("verification.json"),
     level: Annotated[
         float | None, typer.Option(min=0.01, max=0.999, help="Level of the intervals.")
     ] = None,
@@ -185,9 +194,8 @@ def verify(
     import scaling_analysis as sa
 
     verdict = sa.verify(load_forecast(source), sa.read_plan(planned), load(runs), level=level)
-    path = verdict.save(out)
     show(verdict, as_json)
-    typer.echo(f"wrote {path}", err=as_json)
+    typer.echo(f"wrote {verdict.save(out)}", err=as_json)
 
 
 def _reached(path: Path) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling_analysis.cli.application import Command, app
-from scaling_analysis.cli.options import AsJson, pairs, reads_runs
+from scaling_analysis.cli.options import AsJson, out_file, pairs, reads_runs
 from scaling_analysis.cli.wording import in_shell_words
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def check(
 def import_files(
     source: Annotated[Tool, typer.Argument(help="Tool that wrote the files.")],
     path: Annotated[Path, typer.Argument(help="File or folder of that tool.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Run log to write.")],
+    out: Annotated[Path, out_file("Run log to write.")],
     column: Annotated[
         list[str] | None,
         typer.Option("--map", help="Column of the schema and of the source: params=n_params."),

@@ -2,9 +2,11 @@
 
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from errno import EACCES, EISDIR, ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -57,9 +59,43 @@ Flops = Annotated[
     list[float] | None, typer.Option("--flops", help="Budgets [FLOP]: --flops 1e19 1e20.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-TableOut = Annotated[
-    Path | None, typer.Option("-o", "--out", help="File for the table (CSV), if wanted.")
-]
+
+
+def check_writable(out: Path | None) -> Path | None:
+    """A place that is written to after the work, which is refused before it."""
+    if out is not None:
+        there = next(folder for folder in out.absolute().parents if folder.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES), str(there))
+    return out
+
+
+def _check_file(out: Path | None) -> Path | None:
+    if out is not None and out.is_dir():
+        raise IsADirectoryError(EISDIR, "is a folder, name a file in it", str(out))
+    return check_writable(out)
+
+
+def _check_folder(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(ENOTDIR, "is a file, name a folder", str(out))
+    check_writable(out / "file")
+    return out
+
+
+def out_file(meaning: str = "Where to write it.") -> Any:
+    """The option for the file that a command writes."""
+    return typer.Option("-o", "--out", help=meaning, callback=_check_file)
+
+
+def out_folder(meaning: str = "Folder to write to.") -> Any:
+    """The option for the folder that a command writes to."""
+    return typer.Option("-o", "--out", help=meaning, callback=_check_folder)
+
+
+TableOut = Annotated[Path | None, out_file("File for the table (CSV), if wanted.")]
 
 _OF_A_LOG = {
     "agent": (str | None, typer.Option(help="Use the rows of this agent.")),

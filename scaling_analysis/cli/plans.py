@@ -12,6 +12,7 @@ from scaling_analysis.cli.options import (
     Replicates,
     Seed,
     load_forecast,
+    out_file,
     reads_runs,
     records,
 )
@@ -19,7 +20,7 @@ from scaling_analysis.cli.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-PlanOut = Annotated[Path, typer.Option("-o", "--out", help="Where to write it.")]
+PlanOut = Annotated[Path, out_file()]
 TASK, AGENT = "nethack", "lstm"
 """What a first ladder trains unless it is said: what `scaling-train` has."""
 _SHOWN = ("run_id", "params", "samples", "snapshots")
@@ -204,10 +205,10 @@ def _write(made: "pd.DataFrame", out: Path, columns: list[str], as_json: bool) -
 
     import scaling_analysis as sa
 
-    sa.write_plan(made, out)
     if as_json:
         typer.echo(json.dumps(records(made)))
     else:
         typer.echo(made[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+    sa.write_plan(made, out)
     spent = float(made["budget"].sum())
     typer.echo(f"{len(made)} runs, {spent:.3g} FLOP of training; wrote {out}", err=as_json)

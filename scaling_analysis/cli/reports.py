@@ -18,6 +18,7 @@ from scaling_analysis.cli.options import (
     Seed,
     chooses_rows,
     load,
+    out_folder,
     typed,
 )
 
@@ -41,7 +42,7 @@ def report(
         ),
     ],
     rows: Rows,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")] = Path("report"),
+    out: Annotated[Path, out_folder()] = Path("report"),
     flops: Flops = None,
     format: Annotated[
         list[Format] | None, typer.Option(help="What to write; may be repeated. [html and pdf]")
@@ -92,9 +93,7 @@ def report(
 
 @app.command(cls=LongCommand)
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")] = Path(
-        "scaling-demo"
-    ),
+    out: Annotated[Path, out_folder()] = Path("scaling-demo"),
 ) -> None:
     """Do all of it on the shipped run log.
 

@@ -217,16 +217,26 @@ def _lock(file: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `target` once it is complete and on the disk."""
+    """A new file that takes the place of `target` once it is complete and on the disk.
+
+    Its folder is made if need be. An `OSError` names `target`.
+    """
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(beside)):
+            error.filename, error.filename2 = str(target), None
+        raise
 
 
 def _write_whole(file: BinaryIO, line: bytes) -> None:

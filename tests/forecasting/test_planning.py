@@ -216,8 +216,9 @@ def test_plan_file_errors_name_place_and_column(tmp_path, old, new, message):
 
 
 def test_plan_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(PlanError, match="cannot write the plan"):
-        write_plan(ladder(), tmp_path / "no" / "plan.csv")
+        write_plan(ladder(), tmp_path / "file" / "plan.csv")
     with pytest.raises(PlanError, match="column budget is missing"):
         write_plan(ladder().drop(columns="budget"), tmp_path / "plan.csv")
 
