@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
 from scaling_analysis import PlanError, split_budgets
@@ -30,6 +31,8 @@ AVERAGING = 0.1
 MEASURED = 400e3
 """Size up to which the measured rules for batch and learning rate are taken to hold, twice the
 largest of the sweep behind them [count]."""
+LONGEST_NAME = 200
+"""Letters of a run_id: file systems take 255."""
 COARSEST_STEP = 0.05
 """A budget of which one optimiser step would be a larger part is skipped."""
 
@@ -128,10 +131,11 @@ class RunConfig:
 
         Raises:
             PlanError: the row has no agent of this size, none of its budgets can be reached in
-                at least 20 optimiser steps, or the demonstrations lack the scores that the
-                objective learns from.
+                at least 20 optimiser steps, its run_id cannot name a folder, its seed is negative,
+                or the demonstrations lack the scores that the objective learns from.
         """
         run_id = str(row["run_id"])
+        _refuse_odd_names(run_id, int(row["seed"]))
         if not 0 <= cooldown <= 0.5:
             raise PlanError(f"cooldown={cooldown:g}: a part of the steps, 0 to .5")
         try:
@@ -140,12 +144,13 @@ class RunConfig:
                 demonstrations.fields, demonstrations.actions, float(row["params"]), row["agent"]
             )
             planned = _budgets(row)
-            batch = int(_given(row, "batch_size") or batch_size_for(size))
-            chunk = min(chunk_for(str(row["agent"]), size), batch)
+            batch = _given(row, "batch_size") or batch_size_for(size)
+            chunk = min(chunk_for(str(row["agent"]), size), int(batch))
             if batch % chunk:
                 raise PlanError(
-                    f"batch_size={batch}: give a multiple of the chunk of {chunk} steps"
+                    f"batch_size={batch:g}: give a multiple of the chunk of {chunk} steps"
                 )
+            batch = int(batch)
             finest = batch * size.flops_per_sample / COARSEST_STEP
             kept = tuple(b for b in planned if b >= finest)
             if not kept:
@@ -291,6 +296,18 @@ def _objective(agent: str, demonstrations: Demonstrations) -> tuple[Demonstratio
                 "return_values": bins.values,
                 "kappa": KAPPA,
             }
+
+
+def _refuse_odd_names(run_id: str, seed: int) -> None:
+    """Raise `PlanError` for a run whose folder would lie elsewhere, or that cannot be drawn."""
+    odd = run_id != Path(run_id).name or run_id.startswith(".")
+    if odd or len(run_id.encode()) > LONGEST_NAME:
+        raise PlanError(
+            f"run {run_id}: a run's folder has its run_id for a name, so it holds no /, begins "
+            f"with no dot, and has {LONGEST_NAME} letters at most"
+        )
+    if seed < 0:
+        raise PlanError(f"run {run_id}: seed={seed}: seeds begin at 0")
 
 
 def _budgets(row: Mapping[str, Any]) -> tuple[float, ...]:

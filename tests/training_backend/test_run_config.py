@@ -184,7 +184,12 @@ def test_json_of_another_version_is_refused() -> None:
         ({"agent": "gru"}, "run r1: agent 'gru' is not known"),
         ({"snapshots": "1e7", "budget": 1e7}, "run r1: a step of 256 samples costs .* FLOP, over"),
         ({"batch_size": 100.0}, "run r1: batch_size=100: give a multiple of the chunk of 32"),
+        ({"batch_size": 64.5}, r"run r1: batch_size=64\.5: give a multiple of the chunk of 32"),
         ({"snapshots": "3e9;1e9"}, "run r1: '3e9;1e9' must hold increasing positive budgets"),
+        ({"seed": -1}, "run r1: seed=-1: seeds begin at 0"),
+        ({"run_id": "../r1"}, r"run \.\./r1: a run's folder has its run_id for a name"),
+        ({"run_id": ".."}, r"run \.\.: a run's folder has its run_id for a name"),
+        ({"run_id": "r" * 300}, "and has 200 letters at most"),
     ],
 )
 def test_rows_that_cannot_be_sized_are_refused(changes: dict[str, Any], message: str) -> None:
