@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +21,16 @@ FORMAT = 2
 """Raised whenever the meaning of a checkpoint's tensors or of the data order changes: a run is
 never continued by code that would not have started it the same way."""
 
+_UNKNOWN = ""
+"""The checksum of checkpoints from before there was one."""
+
 KEPT = 2
 """Training states that a run keeps: the last one, and the one before it should that be damaged."""
+
+
+LEFTOVERS = (".*.safetensors.*.tmp", ".tmp*")
+"""Names of what a process that is killed while it writes a checkpoint leaves beside it: safetensors
+writes a file of its own there first."""
 
 
 class DamagedError(TrainError):
@@ -48,11 +57,16 @@ def save(
     Raises:
         TrainError: the disk is full or cannot be written; an older checkpoint is intact.
     """
+    stored = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
     header = {"format": str(FORMAT), "about": json.dumps(about)}
+    header["crc32"] = _checksum(stored, header["about"])
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, beside, header)
+        beside.touch()
+        mode = beside.stat().st_mode
+        save_file(stored, beside, header)
+        beside.chmod(mode)  # safetensors keeps others from reading it
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         for age in range(keep - 1, 0, -1):
@@ -116,12 +130,28 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except FileNotFoundError as error:
         raise TrainError(f"{path}: no such checkpoint") from error
     except (OSError, SafetensorError) as error:
-        raise DamagedError(
-            f"{path}: not a readable checkpoint ({error}); delete it to start this run again"
-        ) from error
+        raise _damaged(path, str(error)) from error
     if header.get("format") != str(FORMAT):
         raise TrainError(
             f"{path}: written by another version of this code (format {header.get('format')}, "
             f"here {FORMAT}); continue it with that version, or delete it to start this run again"
         )
+    if header.get("crc32", _UNKNOWN) not in (_UNKNOWN, _checksum(tensors, header["about"])):
+        raise _damaged(path, "its content is not what was written")
     return tensors, json.loads(header["about"])
+
+
+def _damaged(path: Path, reason: str) -> DamagedError:
+    return DamagedError(
+        f"{path}: not a readable checkpoint ({reason}); if it is a run's, delete its folder to "
+        "train that run again"
+    )
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], about: str) -> str:
+    """CRC-32 of a checkpoint's content; its tensors lie in the CPU's memory."""
+    found = zlib.crc32(about.encode())
+    for name in sorted(tensors):
+        content = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        found = zlib.crc32(memoryview(content), zlib.crc32(name.encode(), found))
+    return f"{found:08x}"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from markov_source import ACTIONS, FIELDS, MarkovSource
+from safetensors.torch import save_file
 
 from scaling_analysis import ScalingWarning, TrainError
 from training_backend import checkpoint
@@ -59,6 +60,29 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(TrainError, match=r"x\.safetensors: not a readable checkpoint .*delete it"):
         checkpoint.load(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, TENSORS, {"steps": 3})
+    whole = path.read_bytes()
+    for place in (whole.index(b'"steps\\": 3') + 10, len(whole) - 30):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(TrainError, match="its content is not what was written"):
+            checkpoint.load(path)
+
+
+def test_checkpoints_from_before_there_was_a_checksum_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(TENSORS, path, {"format": str(checkpoint.FORMAT), "about": "{}"})
+    assert torch.equal(checkpoint.load(path)[0]["a"], TENSORS["a"])
+
+
+def test_who_may_read_other_files_may_read_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    checkpoint.save(tmp_path / "x.safetensors", TENSORS, {})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
