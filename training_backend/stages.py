@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from scaling_analysis import TrainError
 from training_backend.files import write_json
 
 
@@ -21,8 +22,15 @@ class Stages:
 
     def __post_init__(self) -> None:
         path = self.folder / "stages.json"
-        if path.exists():
-            self.made = json.loads(path.read_text(encoding="utf-8"))
+        if not path.exists():
+            return
+        try:
+            self.made = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise TrainError(
+                f"{path}: damaged ({error}). Restore it, or delete it: then what was made is made "
+                "again, but no run is trained again"
+            ) from error
 
     def run(self, product: str, inputs: Sequence[Any], make: Callable[[Path], object]) -> Path:
         """The product's path; `make` is called unless it was made from the same inputs."""

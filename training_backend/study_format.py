@@ -1,11 +1,13 @@
 """study.toml: what a study forecasts, trains and tests, and presets to start from."""
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Self
+from types import NoneType, UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from scaling_analysis import PlanError, TrainError
 from training_backend.families import find_family
@@ -105,15 +107,10 @@ class Study:
             ) from error
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise TrainError(f"{path}: {error}") from error
-        study = cls(
-            **_checked(path, cls, values)
-            | {
-                "ladder": Ladder(**_checked(path, Ladder, values.get("ladder", {}), "ladder.")),
-                "forecast": Target(
-                    **_checked(path, Target, values.get("forecast", {}), "forecast.")
-                ),
-            }
-        )
+        checked = _checked(path, cls, values)
+        ladder = _checked(path, Ladder, values.get("ladder", {}), "ladder.")
+        target = _checked(path, Target, values.get("forecast", {}), "forecast.")
+        study = cls(**checked | {"ladder": Ladder(**ladder), "forecast": Target(**target)})
         try:
             for agent in study.agents:
                 find_family(agent)
@@ -208,7 +205,14 @@ def write_preset(folder: Path, preset: str, agents: Sequence[str] = ()) -> None:
         )
 
 
+_ANY_NUMBER = ("forecast.return_floor", "forecast.return_ceiling")
+_FROM_ZERO = ("seed", "averaging")
+_TWO_OR_MORE = ("evaluation_games", "forecast.games")
+"""Games of which a standard error is taken."""
+
+
 def _checked(path: Path, kind: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings of a table of study.toml, every name known and every value of its kind."""
     known = {f.name for f in fields(kind)}
     odd = sorted(set(values) - known)
     if odd:
@@ -222,4 +226,51 @@ def _checked(path: Path, kind: type, values: Mapping[str, Any], prefix: str = ""
         raise TrainError(f"{path}: ladder.params is missing: name the smallest and largest size")
     if kind is Study and "name" not in values:
         raise TrainError(f"{path}: name is missing: give the study a name")
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if not _is_of(value, hints[name]):
+            raise TrainError(
+                f"{path}: {prefix}{name} = {json.dumps(value, default=str)} is not "
+                f"{_describe(hints[name])}"
+            )
+        least = 2 if prefix + name in _TWO_OR_MORE else 0
+        numbers = [v for v in (value if isinstance(value, list) else [value]) if _is_number(v)]
+        too_small = [v for v in numbers if v < least or (v == 0 and name not in _FROM_ZERO)]
+        if too_small and prefix + name not in _ANY_NUMBER:
+            raise TrainError(
+                f"{path}: {prefix}{name} holds {too_small[0]:g}, which is below what it takes"
+            )
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of TOML is one of a setting's type."""
+    parts = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_of(value, part) for part in parts)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list) or not value:
+            return False
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(kinds) == len(value) and all(map(_is_of, value, kinds))
+    if kind is float:
+        return _is_number(value) and math.isfinite(value)
+    if kind is int:
+        return _is_number(value) and isinstance(value, int)
+    return isinstance(value, Mapping if is_dataclass(kind) else kind)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _describe(kind: Any) -> str:
+    """What a setting takes, in words."""
+    parts = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return " or ".join(_describe(part) for part in parts if part is not NoneType)
+    if get_origin(kind) is tuple:
+        count = "one or more" if parts[-1] is Ellipsis else str(len(parts))
+        return f"a list of {count}, each {_describe(parts[0])}"
+    words = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
+    return words.get(kind, "a table")

@@ -251,6 +251,15 @@ def test_a_rehearsal_says_what_a_study_takes_before_anything_is_recorded(tmp_pat
         assert word in said[2]
 
 
+TABLES = """
+[ladder]
+flops = [1e8, 1e9]
+params = [2e3, 4e3]
+[forecast]
+flops = [2e9]
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -260,6 +269,28 @@ def test_a_rehearsal_says_what_a_study_takes_before_anything_is_recorded(tmp_pat
         (SMALL.replace("params", "#params"), r"ladder\.params is missing"),
         (SMALL.replace('name = "small"', ""), "name is missing"),
         (SMALL.replace('name = "small"', 'name = "s"\nagent = "gru"'), "agent 'gru' is not known"),
+        ('name = "s"\nladder = 3\n', "ladder = 3 is not a table"),
+        ('name = "s"\ngames = "many"\n' + TABLES, 'games = "many" is not a whole number'),
+        ('name = "s"\ngames = true\n' + TABLES, "games = true is not a whole number"),
+        ('name = "s"\ngames = 0\n' + TABLES, "games holds 0, which is below what it takes"),
+        ('name = "s"\nevaluation_games = [1, 5]\n' + TABLES, "evaluation_games holds 1"),
+        ('name = "s"\nagent = 3\n' + TABLES, "agent = 3 is not a text or a list of one or more"),
+        (
+            'name = "s"\n' + TABLES.replace("[1e8, 1e9]", "1e9"),
+            r"ladder\.flops = .* is not a list of 2, each a num",
+        ),
+        (
+            'name = "s"\n' + TABLES.replace("[1e8, 1e9]", "[1e8, inf]"),
+            r"ladder\.flops = .* is not a list of 2",
+        ),
+        (
+            'name = "s"\n' + TABLES.replace("[2e9]", "[-2e9]"),
+            r"forecast\.flops holds -2e\+09, which is below",
+        ),
+        (
+            'name = "s"\n' + TABLES + 'naive = "yes"\n',
+            'forecast.naive = "yes" is not true or false',
+        ),
     ],
 )
 def test_a_bad_study_file_is_named(folder: Path, text: str, message: str) -> None:
