@@ -197,6 +197,8 @@ class RayCluster:
 def _knock(address: str) -> None:
     """Raise `OSError` where nobody listens at HOST:PORT: Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
+    if colon and not port.isdecimal():
+        raise OSError(f"{port!r} is no port: give HOST:PORT, such as {host or 'head'}:6379")
     if colon:
         socket.create_connection((host, int(port)), timeout=10).close()
 

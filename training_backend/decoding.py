@@ -5,11 +5,12 @@ What a shard holds is the affair of `features` (made by hand of the screens, unc
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,9 @@ from scaling_analysis.errors import TrainError
 from training_backend.demonstrations import Game
 from training_backend.families import Observation
 from training_backend.features import write_features
+from training_backend.files import held, remove_leftovers
 from training_backend.frames import write_frames
+from training_backend.orphans import work_for_parent
 from training_backend.shardfiles import read_about, write_manifest
 from training_backend.tasks.observations import find_task
 
@@ -90,33 +93,47 @@ def write_splits(
 
     No process waits for the last shard of a split before it begins with the next.
     """
-    jobs: list[tuple[list[Game], Path]] = []
-    names: dict[Path, list[str]] = {}
+    groups: dict[Path, dict[str, list[Game]]] = {}
     for folder, games in splits.items():
         if not games:
             raise TrainError(
                 f"no recorded games to decode into {folder}: record some with `scaling-train "
                 "collect`"
             )
-        groups = _group(sorted(games, key=lambda game: game.name))
-        shards = [f"{i:04d}-{_hash(group, observation)}.arrow" for i, group in enumerate(groups)]
-        names[folder] = shards
+        parts = _group(sorted(games, key=lambda game: game.name))
+        groups[folder] = {
+            f"{i:04d}-{_hash(part, observation)}.arrow": part for i, part in enumerate(parts)
+        }
+    with ExitStack() as stack:
+        for folder, shards in groups.items():
+            if {path.name for path in folder.glob("*.arrow")} != set(shards):
+                stack.enter_context(_alone(folder, shards))
+        jobs = [
+            (part, folder / name)
+            for folder, shards in groups.items()
+            for name, part in shards.items()
+            if not (folder / name).exists()
+        ]
+        total = sum(map(len, groups.values()))
+        done = total - len(jobs)
+        on_shard(done, total)
+        for _ in _write(jobs, observation, workers):
+            done += 1
+            on_shard(done, total)
+        return {folder: _finish(folder, list(groups[folder]), splits[folder]) for folder in splits}
+
+
+@contextmanager
+def _alone(folder: Path, shards: Collection[str]) -> Iterator[None]:
+    """Hold a folder for this process, rid of all but these shards."""
+    busy = f"another process is decoding into {folder}: wait for it, or end it"
+    with held(folder.with_name(f".{folder.name}.lock"), busy):
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, ".*.tmp")
         for path in folder.glob("*.arrow"):
             if path.name not in shards:
                 path.unlink()
-        jobs += [
-            (group, folder / name)
-            for group, name in zip(groups, shards, strict=True)
-            if not (folder / name).exists()
-        ]
-    total = sum(map(len, names.values()))
-    done = total - len(jobs)
-    on_shard(done, total)
-    for _ in _write(jobs, observation, workers):
-        done += 1
-        on_shard(done, total)
-    return {folder: _finish(folder, names[folder], splits[folder]) for folder in splits}
+        yield
 
 
 def _finish(folder: Path, names: Sequence[str], games: Sequence[Game]) -> Decoded:
@@ -148,7 +165,7 @@ def _write(
     left = sorted(jobs, key=lambda job: -sum(game.size for game in job[0]))  # the longest first
     while left:
         broken = []
-        with ProcessPoolExecutor(min(workers, len(left)), mp_context=get_context("spawn")) as pool:
+        with _pool(min(workers, len(left))) as pool:
             doing = {pool.submit(write, *job, late=late): job for job in left}
             for future in as_completed(doing):
                 try:
@@ -162,6 +179,23 @@ def _write(
                         ) from None
                     broken.append(doing[future])
         late, left = False, broken
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with this one, and at once where what they are used for raises."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=work_for_parent
+    )
+    with pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
 
 
 def _group(games: Sequence[Game]) -> list[list[Game]]:

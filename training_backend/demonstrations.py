@@ -12,13 +12,15 @@ Recordings of others, NLD-AA for one, have no such fields and are read by the sa
 
 import bz2
 import contextlib
+import glob
 import hashlib
 import io
 import os
 import sqlite3
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_analysis.errors import TrainError
+from scaling_analysis.errors import ScalingWarning, TrainError
 
 TRAIN_SEEDS: Final = range(1_000_000, 2_000_000)
 HELD_OUT_SEEDS: Final = range(2_000_000, 3_000_000)
@@ -74,18 +76,20 @@ class Game:
 
 
 def read_row(path: Path) -> dict[str, str]:
-    """The fields of the first line of an xlogfile."""
+    """The fields of the first line of an xlogfile; what is no field is passed over."""
     with path.open(encoding="latin-1") as log:
-        return dict(field.split("=", 1) for field in log.readline().rstrip("\n").split("\t"))
+        fields = log.readline().rstrip("\n").split("\t")
+    return dict(field.split("=", 1) for field in fields if "=" in field)
 
 
 def open_index(root: Path | str, database: Path | None = None) -> list[Game]:
     """All games under a root of NLE's layout (`root/<folder>/nle.*.xlogfile`), sorted by name.
 
     The index is NLE's own SQLite database: made at `database` (default `root/ttyrecs.db`, or a
-    temporary file where the root cannot be written) unless one is there that is younger than every
-    game; `nle.dataset.TtyrecDataset` opens it as data set "games". Raises `TrainError` where the
-    folder holds no finished game.
+    temporary file where the root cannot be written or holds somebody's own database of that name)
+    unless one is there that is younger than every game; `nle.dataset.TtyrecDataset` opens it as
+    data set "games". Recordings that no readable row names are left out, with a warning. Raises
+    `TrainError` where the folder holds no finished game.
     """
     root = Path(root).resolve()
     logs = list(root.glob("*/*.xlogfile"))
@@ -96,28 +100,94 @@ def open_index(root: Path | str, database: Path | None = None) -> list[Game]:
         )
     with tempfile.TemporaryDirectory() as spare:
         if database is None:
-            home = root if os.access(root, os.W_OK) else Path(spare)
-            database = home / DATABASE
+            database = root / DATABASE
+            if not os.access(root, os.W_OK) or _data_sets(database) - {_DATASET}:
+                database = Path(spare) / DATABASE
         newest = max(log.stat().st_mtime_ns for log in logs)
-        if not database.exists() or database.stat().st_mtime_ns <= newest:
-            _build_index(root, database)
-        return sorted(_indexed_games(root, database), key=lambda game: game.name)
+        if not _data_sets(database) or database.stat().st_mtime_ns <= newest:
+            _build_index(root, database, logs)
+        games = sorted(_indexed_games(root, database), key=lambda game: game.name)
+    _warn_of_the_unnamed(root, games)
+    return games
 
 
-def _build_index(root: Path, database: Path) -> None:
+def _data_sets(database: Path) -> set[str]:
+    """Names of the data sets in an index; none where there is no index, or a damaged one."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as index:
+            return {name for (name,) in index.execute("SELECT DISTINCT dataset_name FROM datasets")}
+    except sqlite3.DatabaseError:
+        return set()
+
+
+def _build_index(root: Path, database: Path, logs: Sequence[Path]) -> None:
+    """Have NLE index the games of the xlogfiles that it can read."""
     from nle.dataset import db, populate_db
 
+    odd = {log: reason for log in logs if (reason := _oddity(log))}
+    if len(odd) == len(logs):
+        log, reason = next(iter(odd.items()))
+        raise TrainError(f"no game in {root} can be indexed: {log} {reason}")
     draft = database.with_name(f".{database.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            tempfile.TemporaryDirectory() as spare,
+        ):
             db.create(str(draft))
-            populate_db.add_nledata_directory(str(root), _DATASET, str(draft))
+            readable = _without(root, odd, Path(spare)) if odd else root
+            populate_db.add_nledata_directory(str(readable), _DATASET, str(draft))
+        if odd:
+            with contextlib.closing(sqlite3.connect(draft)) as index:
+                index.execute("UPDATE roots SET root = ?", (str(root),))
+                index.commit()
         os.replace(draft, database)
-    except (AssertionError, ValueError, IndexError) as error:
-        raise TrainError(f"cannot index the games in {root}: {error}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _oddity(log: Path) -> str:
+    """What keeps NLE from indexing the games of an xlogfile; nothing if it can."""
+    from nle.dataset import populate_db
+
+    recordings = log.parent.glob(f"{glob.escape(log.stem)}.*.ttyrec*.bz2")
+    if len({path.name.rpartition("ttyrec")[2] for path in recordings}) != 1:
+        return "has no recordings beside it, or some of different versions"
+    try:
+        log.read_bytes().decode("ascii")
+        for _ in populate_db.game_data_generator(str(log)):
+            pass
+    except ValueError as error:
+        return f"is damaged ({error})"
+    return ""
+
+
+def _without(root: Path, odd: Collection[Path], shadow: Path) -> Path:
+    """A folder like `root`, of links, without these xlogfiles."""
+    for folder in {log.parent for log in root.glob("*/*.xlogfile")}:
+        beside = [log.name for log in odd if log.parent == folder]
+        if not beside:
+            (shadow / folder.name).symlink_to(folder)
+            continue
+        (shadow / folder.name).mkdir()
+        for path in folder.iterdir():
+            if path.name not in beside:
+                (shadow / folder.name / path.name).symlink_to(path)
+    return shadow
+
+
+def _warn_of_the_unnamed(root: Path, games: Sequence[Game]) -> None:
+    named = {path for game in games for path in game.paths}
+    unnamed = sorted(set(root.glob("*/*.ttyrec3.bz2")) - named)
+    if unnamed:
+        warnings.warn(
+            f"{root}: {len(unnamed)} recordings are left out, first "
+            f"{unnamed[0].relative_to(root)}: no readable row of an xlogfile beside them names "
+            "them, so how their games ended is not known",
+            ScalingWarning,
+            stacklevel=3,
+        )
 
 
 def _indexed_games(root: Path, database: Path) -> Iterator[Game]:
@@ -149,7 +219,15 @@ def _own_fields(path: Path) -> dict[str, str]:
     stem, first_part, _ = path.name.partition(".0.ttyrec")
     row_path = path.with_name(f"{stem}.xlogfile")
     row = read_row(row_path) if first_part and row_path.exists() else {}
-    return row if "seed" in row else {}
+    if "seed" not in row:
+        return {}
+    for name in ("seed", "lead", "played", "capped"):
+        if not row.get(name, "").isdecimal():
+            raise TrainError(
+                f"{row_path}: damaged ({name} is no number); remove it and its recording, which "
+                "`scaling-train collect` then records again"
+            )
+    return row
 
 
 def split_games(games: Sequence[Game], held_out: int) -> tuple[list[Game], list[Game]]:
@@ -199,16 +277,3 @@ def read_game(game: Game) -> tuple[bytes, int]:
     keys = b"".join(read_keys(path)[0] for path in game.paths)
     end = None if game.played is None else game.lead + game.played
     return keys[game.lead : end], game.points
-
-
-def readable_games(games: Sequence[Game]) -> tuple[list[Game], list[str]]:
-    """The games whose files are whole, and a message for each of the others."""
-    whole, damaged = [], []
-    for game in games:
-        try:
-            read_game(game)
-        except TrainError as error:
-            damaged.append(str(error))
-        else:
-            whole.append(game)
-    return whole, damaged

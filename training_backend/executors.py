@@ -10,7 +10,6 @@ import math
 import multiprocessing
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from scaling_analysis import ScalingError
 from training_backend.files import write_file
 from training_backend.memory import MemoryLimitError
+from training_backend.orphans import end_with_parent
 
 Send = Callable[[str, Any], object]
 """Takes a message of a job: its kind ("work", "row", "file" or "failed") and its content."""
@@ -294,17 +294,9 @@ def _end(worker: _Worker, desk: Desk) -> None:
 
 def _work(job: Job, runs: Path, to_parent: Connection) -> None:
     """Body of a worker process."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         well = perform(job, runs, lambda kind, content: to_parent.send((kind, content)))
     except KeyboardInterrupt:
         os._exit(1)
     raise SystemExit(0 if well else 1)
-
-
-def _end_with_parent() -> None:
-    """Do not outlive a killed sweep: the resumed one must find the runs' folders free."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,9 +1,12 @@
-"""Files that appear whole or not at all, and what to say where the disk refuses one."""
+"""Files that appear whole or not at all, locks, and what to say where the disk refuses a file."""
 
 import errno
+import fcntl
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,46 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet; see `write_file`."""
     write_file(path, lambda beside: frame.to_parquet(beside, index=False))
+
+
+@contextmanager
+def held(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock file `path` for this process; it is let go even if the process is killed.
+
+    Args:
+        path: the lock file; its folder is made.
+        busy: what to say where another process holds it for longer than that.
+        patience: how long to wait for it [s].
+
+    Raises:
+        TrainError: another process holds it, or the disk cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise TrainError(unwritable(path, error)) from error
+    with file:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise TrainError(busy) from None
+                time.sleep(0.2)
+        yield
+
+
+def remove_leftovers(folder: Path, *patterns: str) -> None:
+    """Remove the unfinished files of these names that a killed process left in a folder.
+
+    Only who holds the folder may do this: another process may be writing them.
+    """
+    for pattern in patterns:
+        for beside in folder.glob(pattern):
+            beside.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, error: Exception) -> str:

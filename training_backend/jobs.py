@@ -13,12 +13,10 @@ The run log's row is handed over last, by the job that completes it: it holds lo
 the sweep writes it once.
 """
 
-import fcntl
 import json
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +29,7 @@ from training_backend import checkpoint
 from training_backend.config import RunConfig
 from training_backend.executors import Outbox
 from training_backend.families import find_family
-from training_backend.files import unwritable, write_json, write_parquet
+from training_backend.files import held, remove_leftovers, write_json, write_parquet
 from training_backend.memory import explaining_memory
 from training_backend.models import Agent
 from training_backend.objectives.behaviour_cloning import (
@@ -117,15 +115,16 @@ def train_runs(
         MemoryLimitError: the device has not enough memory; the message says what would fit.
     """
     folders = [runs / config.run_id for config in configs]
-    with ExitStack() as held:
+    with ExitStack() as stack:
         for folder in folders:
-            held.enter_context(alone(folder))
+            stack.enter_context(alone(folder))
+            remove_leftovers(folder, ".*.json.*.tmp", *checkpoint.LEFTOVERS)
         demonstrations = bench.demonstrations_for(configs[0])
         fields, actions = demonstrations.fields, demonstrations.actions
         with explaining_memory(configs, fields, actions, device, micro_batches):
             outcomes = _train(configs, demonstrations, folders, device, micro_batches, outbox)
             for config, folder, outcome in zip(configs, folders, outcomes, strict=True):
-                _measure(config, folder, bench, demonstrations, device, outbox)
+                _measure(config, folder, outcome, bench, demonstrations, device, outbox)
                 if outcome.status == "diverged":
                     _hand_over_divergence(config, demonstrations, folder, outcome, device, outbox)
 
@@ -160,6 +159,7 @@ def _train(
 def _measure(
     config: RunConfig,
     folder: Path,
+    outcome: Outcome,
     bench: Bench,
     demonstrations: Demonstrations,
     device: str,
@@ -169,11 +169,19 @@ def _measure(
     for budget in config.snapshots:
         path = snapshot_path(folder, budget)
         if not path.exists():
+            if outcome.status == "ok":
+                raise TrainError(
+                    f"{path}: the agent of this budget was trained and is gone; restore it, or "
+                    f"delete {folder} to train the run again"
+                )
             continue
         if not loss_path(folder, budget).exists():
             agent, _, about = load_snapshot(path, demonstrations.fields, demonstrations.actions)
             measured = bench.held_out_loss(agent.to(device).eval())
             row = run_row(config, demonstrations, about) | dict(measured)
+            if not math.isfinite(row["loss"]):  # its last step spoilt the weights
+                note = f"the held-out loss is {row['loss']}"
+                row |= {"loss": math.nan, "loss_se": math.nan, "status": "diverged", "note": note}
             write_json(loss_path(folder, budget), row)
         outbox.file(path)
         outbox.file(loss_path(folder, budget))
@@ -209,9 +217,10 @@ def _hand_over_divergence(
 def link_best(folder: Path, budgets: Sequence[float]) -> None:
     """Have `best.safetensors` be the snapshot with the lowest held-out loss, if there is one."""
     losses = {
-        budget: read_row(folder, budget)["loss"]
+        budget: loss
         for budget in budgets
         if loss_path(folder, budget).exists() and snapshot_path(folder, budget).exists()
+        if math.isfinite(loss := read_row(folder, budget)["loss"])
     }
     if losses:
         best = min(losses, key=lambda budget: losses[budget])
@@ -232,6 +241,7 @@ def play_games(
     with alone(folder, f"{budget:g}.lock"):
         row = read_row(folder, budget)
         path = episodes_path(folder, budget)
+        remove_leftovers(folder, f".{path.name}.*.tmp")
         if not path.exists():
             demonstrations = bench.demonstrations_for(config)
             agent, _, _ = load_snapshot(
@@ -241,7 +251,7 @@ def play_games(
             key = {name: row[name] for name in ("run_id", "samples", "budget")}
             write_parquet(path, played.assign(**key))
             outbox.file(path)
-        returns = pd.read_parquet(path)["return"]
+        returns = read_episodes(path)["return"]
         measured = {
             "mean_return": float(returns.mean()),
             "return_se": float(returns.std(ddof=1) / len(returns) ** 0.5),
@@ -260,28 +270,39 @@ def episodes_path(folder: Path, budget: float) -> Path:
 
 
 def read_row(folder: Path, budget: float) -> dict[str, Any]:
-    """The run-log row of a snapshot, without its returns."""
-    return json.loads(loss_path(folder, budget).read_text())
+    """The run-log row of a snapshot, without its returns.
 
-
-@contextmanager
-def alone(folder: Path, name: str = "lock", patience: float = 30.0) -> Iterator[None]:
-    """Hold the folder for this process: an orphan of a killed sweep may still be letting go."""
+    Raises:
+        TrainError: the file is damaged.
+    """
+    path = loss_path(folder, budget)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / name).open("w")
-    except OSError as error:
-        raise TrainError(unwritable(folder, error)) from error
-    with file:
-        until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TrainError(
-                        f"{folder}: another process works on this run; wait for it, or end it"
-                    ) from None
-                time.sleep(0.2)
-        yield
+        row = json.loads(path.read_text())
+        missing = {"run_id", "budget", "loss", "config_hash"} - set(row)
+    except (ValueError, TypeError) as error:
+        raise TrainError(
+            f"{path}: damaged ({error}); delete it to measure the loss again"
+        ) from error
+    if missing:
+        raise TrainError(f"{path}: lacks {', '.join(missing)}; delete it to measure the loss again")
+    return row
+
+
+def read_episodes(path: Path) -> pd.DataFrame:
+    """The evaluation games of a snapshot, one row a game.
+
+    Raises:
+        TrainError: the file is damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise TrainError(
+            f"{path}: damaged ({error}); delete it, and the games are played again"
+        ) from error
+
+
+def alone(folder: Path, name: str = "lock", patience: float = 30.0) -> AbstractContextManager[None]:
+    """Hold the folder for this process: an orphan of a killed sweep may still be letting go."""
+    busy = f"{folder}: another process works on this run; wait for it, or end it"
+    return held(folder / name, busy, patience)

@@ -5,8 +5,6 @@ its xlogfile last and at once. So a recording that is killed at any moment resum
 repetition.
 """
 
-import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
@@ -14,7 +12,7 @@ import shutil
 import signal
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 from scaling_analysis.errors import TrainError
 from training_backend.demonstrations import read_keys, read_row
 from training_backend.experts.nethack import Player
+from training_backend.files import held
 from training_backend.tasks.nethack_env import make_env, start_game
 
 _SCRATCH: Final = ".recording"
@@ -98,9 +97,9 @@ def collect(
             "games and cap must be at least 1, seeds at least 0"
         )
     root = Path(out_dir).resolve()
-    root.mkdir(parents=True, exist_ok=True)
     seeds = range(first_seed, first_seed + games)
-    with _sole_recorder(root):
+    busy = f"another process is recording into {root}: wait for it, or choose another folder"
+    with held(root / ".lock", busy):
         shutil.rmtree(root / _SCRATCH, ignore_errors=True)  # games that were cut short
         missing = [
             s for s in seeds if not (_row_path(root, s).exists() or _aside(root, s).exists())
@@ -128,18 +127,6 @@ def _row_path(root: Path, seed: int) -> Path:
 
 def _aside(root: Path, seed: int) -> Path:
     return root / "set_aside" / f"{seed}.json"
-
-
-@contextlib.contextmanager
-def _sole_recorder(root: Path) -> Iterator[None]:
-    with (root / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainError(
-                f"another process is recording into {root}: wait for it, or choose another folder"
-            ) from error
-        yield
 
 
 def _record_all(

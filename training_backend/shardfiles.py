@@ -66,8 +66,14 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, names: Sequence[str]) -> None:
-    """Say which shards the folder holds."""
-    write_json(folder / MANIFEST, {"shards": list(names)})
+    """Say which shards the folder holds, which may be one that cannot be written if it says so."""
+    content = {"shards": list(names)}
+    try:
+        same = json.loads((folder / MANIFEST).read_text()) == content
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        write_json(folder / MANIFEST, content)
 
 
 def list_shards(folder: Path, made_by: str) -> list[Path]:
@@ -88,7 +94,13 @@ def list_shards(folder: Path, made_by: str) -> list[Path]:
         raise TrainError(f"{folder}: no decoded demonstrations; make them with {made_by}")
     manifest = folder / MANIFEST
     if manifest.exists():
-        names = json.loads(manifest.read_text())["shards"]
+        try:
+            names = [str(name) for name in json.loads(manifest.read_text())["shards"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainError(
+                f"{manifest}: damaged ({error!r}); make it anew with {made_by}: shards that are "
+                "there are kept"
+            ) from error
         lost = [name for name in names if not (folder / name).exists()]
         paths = [folder / name for name in names]
     else:

@@ -7,7 +7,7 @@ or more games never train anything again. Any pass can be killed and goes on fro
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from training_backend.jobs import (
     episodes_path,
     loss_path,
     play_games,
+    read_episodes,
     read_row,
     train_runs,
 )
@@ -48,10 +49,14 @@ class SweepResult:
     """Rows of the plan's runs that are in the log."""
     failed: tuple[tuple[str, str], ...]
     """(run_id, reason) of each run that stopped with an error; the others went on."""
+    diverged: tuple[tuple[str, str], ...] = ()
+    """(run_id, what became of its loss) of each run that has rows of the status "diverged"."""
 
     def summary(self) -> str:
-        lines = [f"{self.rows} rows in the log, {len(self.failed)} runs failed"]
-        return "\n".join(lines + [f"  {run}: {reason}" for run, reason in self.failed])
+        counts = [f"{self.rows} rows in the log", f"{len(self.failed)} runs failed"]
+        counts += [f"{len(self.diverged)} diverged"] if self.diverged else []
+        told = [f"  {run}: {reason}" for run, reason in (*self.failed, *self.diverged)]
+        return "\n".join([", ".join(counts), *told])
 
 
 def configure(plan: pd.DataFrame, bench: Bench, *, averaging: float = AVERAGING) -> list[RunConfig]:
@@ -112,12 +117,17 @@ def run_sweep(
         What is in the log, and which runs failed: a failed run does not stop the others.
 
     Raises:
+        TrainError: the log or the folder cannot be written, or a folder holds another run.
         KeyboardInterrupt: all workers have been ended; nothing that was finished is lost.
     """
     on_gpu = device.startswith("cuda")
+    check_log(place.log)
     if executor is None:
         executor = Processes(workers, usable_memory(device))
-    place.runs.mkdir(parents=True, exist_ok=True)
+    try:
+        place.runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(unwritable(place.runs, error)) from error
     taken: set[tuple[str, float]] = set()
 
     def take_row(row: dict[str, Any]) -> None:
@@ -164,7 +174,21 @@ def run_sweep(
     return SweepResult(
         rows=sum((c.run_id, b) in logged for c in configs for b in c.snapshots),
         failed=tuple((run, f.reason) for f in failed for run in f.job.runs),
+        diverged=tuple(
+            (c.run_id, f"diverged, {notes[0]}")
+            for c in configs
+            if (notes := [logged[key] for b in c.snapshots if logged.get(key := (c.run_id, b))])
+        ),
     )
+
+
+def check_log(log: Path) -> None:
+    """Raise `TrainError` where rows cannot be added to a file of this name, before any is made."""
+    if log.suffix.lower() not in (".csv", ".jsonl", ".ndjson") or log.is_dir():
+        raise TrainError(
+            f"{log}: no name for a run log that rows are added to; give a file that ends in .csv "
+            "or .jsonl"
+        )
 
 
 def gather_episodes(place: Place) -> Path | None:
@@ -173,7 +197,7 @@ def gather_episodes(place: Place) -> Path | None:
     if not parts:
         return None
     target = place.log.with_name("episodes.parquet")
-    write_parquet(target, pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True))
+    write_parquet(target, pd.concat([read_episodes(part) for part in parts], ignore_index=True))
     return target
 
 
@@ -240,7 +264,7 @@ def _flops(configs: Sequence[RunConfig]) -> float:
     return sum(c.samples * c.flops_per_sample for c in configs)
 
 
-def _is_trained(config: RunConfig, place: Place, logged: set[tuple[str, float]]) -> bool:
+def _is_trained(config: RunConfig, place: Place, logged: Collection[tuple[str, float]]) -> bool:
     """Whether all that `train_runs` leaves is there: losses, and rows where it hands them over."""
     folder = place.folder(config)
     if all(loss_path(folder, b).exists() for b in config.snapshots):
@@ -254,11 +278,18 @@ def _is_trained(config: RunConfig, place: Place, logged: set[tuple[str, float]])
     return all((config.run_id, b) in logged for b in config.snapshots)
 
 
-def _logged(log: Path) -> set[tuple[str, float]]:
+def _logged(log: Path) -> dict[tuple[str, float], str]:
+    """(run_id, budget) of the rows in the log, with what is noted of those that diverged."""
     if not log.exists() or not log.stat().st_size:  # a full disk leaves a log without a line
-        return set()
+        return {}
     runs = load_runs(log)
-    return set(zip(runs["run_id"], runs["budget"], strict=True))
+    notes = runs["note"] if "note" in runs else [""] * len(runs)
+    return {
+        (run, budget): note if status == "diverged" else ""
+        for run, budget, status, note in zip(
+            runs["run_id"], runs["budget"], runs["status"], notes, strict=True
+        )
+    }
 
 
 def _log_row(place: Place, row: dict[str, Any]) -> None:
@@ -288,7 +319,11 @@ def _games_to_play(
                 row = read_row(place.folder(config), budget)
                 losses.setdefault((budget, config.agent), {})[config] = row["loss"]
     counts: dict[tuple[RunConfig, float], int] = {}
-    for (budget, _), of_run in sorted(losses.items(), key=lambda item: item[0], reverse=True):
+    for (budget, _), measured in sorted(losses.items(), key=lambda item: item[0], reverse=True):
+        counts |= {(c, budget): 0 for c, loss in measured.items() if not math.isfinite(loss)}
+        of_run = {c: loss for c, loss in measured.items() if math.isfinite(loss)}
+        if not of_run:
+            continue
         sizes = sorted({config.params for config in of_run})
         means = np.array([np.mean([v for c, v in of_run.items() if c.params == n]) for n in sizes])
         best = int(np.argmin(means))

@@ -42,6 +42,7 @@ def main(
     games: Annotated[int, typer.Option(min=2, help="Evaluation games of each snapshot.")] = 200,
 ) -> None:
     """Train one run on all processes, then measure it on the first."""
+    sweep.check_log(log)
     planned = read_plan(plan)
     row = planned[planned["run_id"] == run]
     if row.empty:

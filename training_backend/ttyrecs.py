@@ -71,6 +71,8 @@ def read_frames(
                 ends[part] = last_block(path.read_bytes())
             if ends[part] is None and (reason := _damage(path)):
                 raise TrainError(f"{path}: {reason}")
+        if game.checksum is not None:
+            raise TrainError(f"{game.paths[0]}: another file than the one that was recorded")
     if game.played == 0:
         raise TrainError(f"{game.paths[0]}: holds no frames")
     converter = dataset.converter.Converter(24, 80, 3)

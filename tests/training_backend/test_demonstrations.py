@@ -11,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nle.dataset import TtyrecDataset, db, populate_db
 
-from scaling_analysis.errors import TrainError
-from training_backend import recording
+from scaling_analysis.errors import ScalingWarning, TrainError
 from training_backend.demonstrations import (
+    DATABASE,
     HELD_OUT_SEEDS,
     TRAIN_SEEDS,
     open_index,
     read_game,
     read_keys,
-    readable_games,
     split_games,
 )
 from training_backend.experts.nethack import Player
+from training_backend.files import held
 from training_backend.recording import collect
 from training_backend.tasks.nethack_env import make_env, start_game
 
@@ -156,7 +157,7 @@ def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
 
 
 def test_two_recorders_of_one_folder_are_refused(tmp_path):
-    with recording._sole_recorder(tmp_path), pytest.raises(TrainError, match="another proc"):
+    with held(tmp_path / ".lock", ""), pytest.raises(TrainError, match="another process is rec"):
         collect(tmp_path, 1, FIRST)
 
 
@@ -197,12 +198,91 @@ def test_a_damaged_recording_is_named_and_skipped(recorded, tmp_path, damage):
             "inner cut": bz2.compress(bz2.decompress(raw)[:-3]),
         }[damage]
     )
-    whole, problems = readable_games(open_index(root))
-    assert [game.seed for game in whole] == [s for s in range(FIRST, FIRST + 6) if s != FIRST + 2]
-    assert len(problems) == 1
-    assert victim.name in problems[0]
-    with pytest.raises(TrainError, match=victim.name):
-        read_keys(victim)
+    for game in open_index(root):
+        if game.seed != FIRST + 2:
+            read_game(game)
+            continue
+        with pytest.raises(TrainError, match=victim.name):
+            read_game(game)
+
+
+def _spoil(path):
+    path.write_bytes(b"\xff\xfe" * 40)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("hello\tworld\n"),
+        lambda path: path.write_text(path.read_text().replace("points=", "points=x")),
+        _spoil,
+    ],
+)
+def test_a_recording_without_a_readable_row_is_counted_and_named(recorded, tmp_path, damage):
+    root = tmp_path / "odd"
+    shutil.copytree(recorded, root)
+    (root / DATABASE).unlink(missing_ok=True)
+    victim = sorted(root.glob("*/*.xlogfile"))[2]
+    damage(victim)
+    for _ in range(2):  # the index that is made, and the same one read again
+        with pytest.warns(
+            ScalingWarning, match=rf"1 recordings are left out.*{victim.stem}"
+        ):
+            games = open_index(root)
+        assert len(games) == GAMES - 1
+    dataset = TtyrecDataset("games", batch_size=1, seq_length=8, dbfilename=str(root / DATABASE))
+    assert dataset._rootpath == str(root)
+
+
+def test_a_recording_that_is_gone_keeps_no_other_from_being_indexed(recorded, tmp_path):
+    root = tmp_path / "gone"
+    shutil.copytree(recorded, root)
+    (root / DATABASE).unlink(missing_ok=True)
+    sorted(root.glob("*/*.bz2"))[0].unlink()
+    assert len(open_index(root)) == GAMES - 1
+
+
+def test_a_folder_of_unreadable_rows_names_the_first(recorded, tmp_path):
+    root = tmp_path / "unreadable"
+    shutil.copytree(recorded, root)
+    (root / DATABASE).unlink(missing_ok=True)
+    for path in root.glob("*/*.xlogfile"):
+        _spoil(path)
+    with pytest.raises(TrainError, match=r"no game in .* can be indexed: .*xlogfile is damaged"):
+        open_index(root)
+
+
+def test_a_row_of_ours_that_lacks_a_field_is_named(recorded, tmp_path):
+    root = tmp_path / "partial"
+    shutil.copytree(recorded, root)
+    victim = sorted(root.glob("*/*.xlogfile"))[0]
+    victim.write_text(victim.read_text().replace("\tlead=", "\tleading="))
+    with pytest.raises(TrainError, match=rf"{victim.name}: damaged \(lead is no number"):
+        open_index(root)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 500, "tables"])
+def test_an_index_that_is_none_is_made_again(recorded, tmp_path, content):
+    root = tmp_path / "odd"
+    shutil.copytree(recorded, root)
+    (root / DATABASE).unlink(missing_ok=True)
+    if content == "tables":
+        db.create(str(root / DATABASE))
+    else:
+        (root / DATABASE).write_bytes(content)
+    assert games_of(root) == games_of(recorded)
+
+
+def test_somebody_s_own_database_is_left_as_it_is(recorded, tmp_path, capsys):
+    root = tmp_path / "theirs"
+    shutil.copytree(recorded, root)
+    (root / DATABASE).unlink(missing_ok=True)
+    db.create(str(root / DATABASE))
+    populate_db.add_nledata_directory(str(root), "mine", str(root / DATABASE))
+    before = (root / DATABASE).read_bytes()
+    assert games_of(root) == games_of(recorded)
+    assert (root / DATABASE).read_bytes() == before
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -27,7 +27,10 @@ def evaluate(
     """
     from training_backend.bench import open_bench
     from training_backend.evaluate import load_agent
+    from training_backend.tasks.nethack_protocol import find_protocol
 
+    if protocol:
+        find_protocol(protocol)  # before the loss is measured
     agent, config, about = load_agent(checkpoint)
     bench = open_bench(config.task, data)
     measured = bench.held_out_loss(agent)

@@ -40,6 +40,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 CORES = os.cpu_count() or 1
 
 
+def check_executor(name: str) -> None:
+    """Refuse an executor that there is none of."""
+    if name not in ("local", "ray"):
+        raise typer.BadParameter(f"--executor {name}: one of local, ray")
+
+
 def open_executor(
     name: str, address: str, workers: int, device: str
 ) -> "AbstractContextManager[Executor]":
@@ -48,12 +54,11 @@ def open_executor(
     from training_backend.memory import check_device
     from training_backend.sweep import usable_memory
 
+    check_executor(name)
     if name == "ray":
         from training_backend.cluster import RayCluster
 
         cores = workers if address == "local" else None
         return RayCluster(address, workers=cores, gpu=device.startswith("cuda"))
-    if name != "local":
-        raise typer.BadParameter(f"--executor {name}: one of local, ray")
     check_device(device)
     return Processes(workers, usable_memory(device))

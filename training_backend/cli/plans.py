@@ -17,6 +17,7 @@ from training_backend.cli.options import (
     MicroBatches,
     Stack,
     Workers,
+    check_executor,
     open_executor,
 )
 
@@ -79,6 +80,8 @@ def run(
     from training_backend.jobs import Place
     from training_backend.memory import check_device, device_here
 
+    sweep.check_log(log)
+    check_executor(executor)
     planned = read_plan(plan)
     tasks = planned["task"].unique()
     if len(tasks) > 1:
