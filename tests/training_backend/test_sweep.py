@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -21,7 +22,7 @@ from scaling_analysis import PlanError, TrainError, load_episodes, load_runs
 from training_backend import sweep
 from training_backend.config import RunConfig
 from training_backend.executors import Failure, Job
-from training_backend.jobs import Bench, Place, train_runs
+from training_backend.jobs import Bench, Place, episodes_path, loss_path, train_runs
 from training_backend.models import Agent
 from training_backend.objectives.behaviour_cloning import load_snapshot, snapshot_path
 from training_backend.sweep import _smaller, configure, run_sweep
@@ -359,3 +360,74 @@ def test_a_full_disk_under_the_log_keeps_the_run(
     assert re.search(r"runs\.csv: the disk is full.*finished work is kept", failed[0][1])
     assert sweep_again().rows == 2
     assert set(load_runs(place.log)["run_id"]) == {"lstm-1000-s0"}
+
+
+@pytest.mark.parametrize("name", ["runs.txt", "runs.parquet", "runs"])
+def test_a_log_that_rows_cannot_be_added_to_is_refused_before_training(
+    name: str, tmp_path: Path
+) -> None:
+    place = Place(log=tmp_path / name, runs=tmp_path / "runs_files")
+    with pytest.raises(TrainError, match=r"give a file that ends in \.csv or \.jsonl"):
+        run_sweep(configure(_plan(), BENCH), BENCH, place)
+    assert not list(tmp_path.iterdir())
+
+
+def _measure_nan(agent: Agent) -> dict[str, float]:
+    return {"loss": math.nan, "loss_se": math.nan}
+
+
+@pytest.mark.parametrize("protocol", ["", "markov-1"])
+def test_a_last_step_that_spoils_the_weights_is_a_divergence(protocol: str, tmp_path: Path) -> None:
+    configs = configure(_plan(protocol)[:1], BENCH)
+    place, bench = _place(tmp_path), replace(BENCH, held_out_loss=_measure_nan)
+    for _ in range(2):  # and nothing is added when it is started again
+        result = run_sweep(configs, bench, place, games=(6, 2))
+        assert (result.rows, result.failed) == (2, ())
+        assert result.diverged == ((configs[0].run_id, "diverged, the held-out loss is nan"),)
+        runs = load_runs(place.log)
+        assert (runs["status"] == "diverged").all()
+        assert len(runs) == 2
+    assert "0 runs failed, 1 diverged" in result.summary()
+
+
+def _swept_again(swept: Place, folder: Path) -> tuple[Place, RunConfig, Path]:
+    """A copy of the runs without their log, the first run, and its folder."""
+    place, config = _place(folder), configure(_plan(), BENCH)[0]
+    shutil.copytree(swept.runs, place.runs)
+    return place, config, place.folder(config)
+
+
+def test_an_agent_that_is_gone_is_told(swept: Place, tmp_path: Path) -> None:
+    place, config, folder = _swept_again(swept, tmp_path)
+    snapshot_path(folder, config.snapshots[0]).unlink()
+    loss_path(folder, config.snapshots[0]).unlink()
+    result = run_sweep([config], BENCH, place, games=(6, 2))
+    ((run, reason),) = result.failed
+    assert run == config.run_id
+    assert "was trained and is gone; restore it, or delete " in reason
+
+
+def test_damaged_results_are_named_with_what_to_do(swept: Place, tmp_path: Path) -> None:
+    place, config, folder = _swept_again(swept, tmp_path)
+    path = loss_path(folder, config.snapshots[0])
+    for content in (path.read_text()[:50], "[]", "{}"):
+        path.write_text(content)
+        with pytest.raises(TrainError, match=r"loss\.json: .*delete it to measure the loss again"):
+            run_sweep([config], BENCH, place, games=(6, 2))
+    path.unlink()
+    episodes = episodes_path(folder, config.snapshots[0])
+    whole = episodes.read_bytes()
+    episodes.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TrainError, match=r"parquet: damaged .*delete it, and the games are played"):
+        run_sweep([config], BENCH, place, games=(6, 2))
+    episodes.unlink()
+    assert run_sweep([config], BENCH, place, games=(6, 2)).failed == ()
+
+
+def test_what_a_killed_writer_left_is_removed(swept: Place, tmp_path: Path) -> None:
+    place, config, folder = _swept_again(swept, tmp_path)
+    for name in (".training.safetensors.123.tmp", ".tmpAbC123", ".6e+07.loss.json.7.tmp"):
+        (folder / name).write_bytes(b"half")
+    loss_path(folder, config.snapshots[0]).unlink()
+    run_sweep([config], BENCH, place, games=(6, 2))
+    assert not [p.name for p in folder.iterdir() if p.name.startswith(".")]
