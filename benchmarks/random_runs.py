@@ -14,10 +14,12 @@ from training_backend.config import RunConfig
 from training_backend.distributed import ALONE, Computation
 from training_backend.families import find_family
 from training_backend.loading import Loader
+from training_backend.lstm import LSTM
 from training_backend.objectives.behaviour_cloning import measure_loss, optimise
 from training_backend.objectives.training_state import TrainingState
 from training_backend.precision import BF16_PARAMS, choose_precision
-from training_backend.stack import Stack
+from training_backend.recurrence import ScanLSTM
+from training_backend.stack import Stack, record
 from training_backend.stacking import pays_alone
 from training_backend.tasks import nethack, nethack_screen
 
@@ -82,7 +84,8 @@ class Trainer:
             config, fields_of(config.agent), nethack.ACTIONS, Path("unused"), device
         )
         self.precision = choose_precision(device, config.params, find_family(config.agent).core)
-        self.precision.prepare(self.run.agent)
+        if not pays_alone(config, device):
+            self.precision.prepare(self.run.agent)
         self.computation = Computation(measure_loss, self.run.agent, self.precision, ALONE)
         self.config, self.on_cpu, self._read = config, device == "cpu", 0
         self._stack = None
@@ -110,7 +113,8 @@ class Trainer:
 
     def describe(self) -> str:
         graph = "" if self._stack is None else "CUDA graph"
-        return ", ".join(filter(None, [self.precision.describe(), graph])) or "float32"
+        precision = self.precision if self._stack is None else self._stack.precision
+        return ", ".join(filter(None, [precision.describe(), graph])) or "float32"
 
     def step_of(self, load: Loader) -> None:
         """A step on the next chunk of a loader."""
@@ -119,20 +123,25 @@ class Trainer:
         self.step(chunk)
 
     def core_step(self, chunk: Mapping[str, Tensor]) -> Callable[[], object]:
-        """Forward and backward pass of the core alone, on inputs that are there."""
+        """Forward and backward pass of the core alone, on inputs that are there.
+
+        As in the whole step: where that is a CUDA graph, this is one too.
+        """
         agent, memory = self.run.agent, self.run.memory
-        device = chunk["reset"].device
+        core, device = agent.core, chunk["reset"].device
+        if self._stack is not None and isinstance(core, LSTM):
+            core = ScanLSTM(core)
         x = torch.randn(
             *chunk["action"].shape, agent.dimensions.hidden, device=device, requires_grad=True
         )
-        wanted = [x, *agent.core.parameters()]
+        wanted = [x, *core.parameters()]
 
         def step() -> None:
             with self.precision.computing(device):
-                y, _ = agent.core(x, memory, chunk["reset"])
+                y, _ = core(x, memory, chunk["reset"])
             torch.autograd.grad(y, wanted, torch.ones_like(y), allow_unused=True)
 
-        return step
+        return step if self._stack is None else record(step).replay
 
 
 def write_random_shards(folder: Path, frames: int) -> None:

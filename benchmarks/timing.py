@@ -3,6 +3,7 @@
 import gc
 import platform
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,18 +51,25 @@ def ratio(values: Sequence[float]) -> str:
     return f"{np.median(values):6.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
+FAILED: list[str] = []
+"""Lines that could not be measured."""
+
+
 @contextmanager
 def freeing(line: str) -> Iterator[None]:
-    """Say where a line ran out of memory, and give back what it took."""
+    """Say where a line could not be measured, go on, and give back what it took."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"{line} out of memory")
+    except Exception as error:
+        memory = is_out_of_memory(error)
+        print(f"{line} {'out of memory' if memory else f'failed: {type(error).__name__}'}")
+        if not memory:
+            traceback.print_exc()
+        FAILED.append(line)
     finally:
         gc.collect()
         if torch.cuda.is_available():
+            torch.compiler.reset()  # a process may compile few agents, and keeps them all
             torch.cuda.empty_cache()
 
 

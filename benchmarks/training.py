@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from random_runs import Trainer, configure, fields_of, random_chunk, write_random_shards
-from timing import Clock, device_name, freeing, matrix_product, ratio
+from timing import FAILED, Clock, device_name, freeing, matrix_product, ratio
 
 from training_backend.config import RunConfig
 from training_backend.families import find_family
@@ -91,16 +91,19 @@ GPU = Amounts(
         ("lstm", 30e6, 1024),
         ("lstm", 30e6, 8192),
         ("lstm", 30e6, 32768),
-        ("transformer", 30e6, 8192),
+        # from 31 million on their attention heads have 64 numbers, which suits a GPU, below that 32
+        ("transformer", 31e6, 8192),
         ("transformer", 100e6, 16384),
+        ("transformer", 300e6, 16384),
         ("screen-lstm", 30e6, 8192),
-        ("screen-transformer", 30e6, 8192),
+        ("screen-transformer", 31e6, 8192),
+        ("screen-transformer", 100e6, 16384),
     ),
     seconds=0.7,
     rounds=5,
     ladder=(4e3, 12e3, 36e3, 110e3, 350e3, 1.2e6),
     seeds=6,
-    steps=300,
+    steps=1000,
     side=8192,
 )
 
@@ -134,9 +137,9 @@ def measure_agents(amounts: Amounts, device: str) -> None:
             size = measure_size(fields_of(family), nethack.ACTIONS, config.width, config.agent)
             core_flops = size.flops_by_component["core"]
             trainer, chunk = Trainer(config, device), random_chunk(config, device)
-            core = trainer.core_step(chunk)
             rows = []
             with trainer.precision.active():
+                core = trainer.core_step(chunk)
                 for _ in range(amounts.rounds):
                     before = clock.rate(product, amounts.seconds / 2) * yardstick
                     samples = clock.rate(partial(trainer.step, chunk), amounts.seconds) * batch
@@ -293,6 +296,8 @@ def main() -> None:
                 measure_ladder(amounts, device, Path(folder))
             if "waiting" in options.parts:
                 measure_waiting(amounts, device, Path(folder))
+    if FAILED:
+        sys.exit(f"{len(FAILED)} lines could not be measured")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from training_backend.config import RunConfig
 from training_backend.jobs import Bench
 from training_backend.memory import GIGA, count_memory
 from training_backend.objectives.behaviour_cloning import train
+from training_backend.stacking import pays_alone, train_stack
+from training_backend.sweep import LARGEST_STACK
 from training_backend.tasks.fields import Demonstrations
 
 MAX_EPOCHS = 16.0
@@ -32,18 +34,22 @@ def dry_run(
 
     Returns:
         One row a run: run_id, width, params, flops_per_sample, batch_size, learning_rate, samples,
-        epochs, hours (of one worker, from timing a few optimiser steps here; playing the
-        evaluation games comes on top), memory_gb (of the device while training), disk_gb (what the
-        run leaves), snapshots, skipped.
+        epochs, hours (of one worker, from timing a few optimiser steps here, its share where runs
+        are trained as a stack; playing the evaluation games comes on top), memory_gb (of the device
+        while training), disk_gb (what the run leaves), snapshots, skipped.
     """
     seconds: dict[tuple[str, float, int], float] = {}
     memory: dict[tuple[str, float, int], float] = {}
     demonstrations = open_splits(configs, bench)
     rows = []
     for c in configs:
-        kind, split = (c.agent, c.width, c.batch_size), demonstrations[c.data]
+        kind, split = _kind(c), demonstrations[c.data]
         if kind not in seconds:
-            seconds[kind] = seconds_per_step(c, split, device, micro_batches)
+            alike = [other for other in configs if _kind(other) == kind and other.data == c.data]
+            stacked = device.startswith("cuda") and micro_batches == 1
+            together = alike[: LARGEST_STACK if stacked else 1]
+            step = seconds_per_step(together, split, device, micro_batches)
+            seconds[kind] = step / len(together)
             memory[kind] = count_memory(
                 c, split.fields, split.actions, micro_batches=micro_batches
             ).total
@@ -65,6 +71,10 @@ def dry_run(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _kind(config: RunConfig) -> tuple[str, float, int]:
+    return config.agent, config.width, config.batch_size
 
 
 def open_splits(configs: Sequence[RunConfig], bench: Bench) -> Mapping[str, Demonstrations]:
@@ -114,13 +124,20 @@ class _EnoughError(Exception):
 
 
 def seconds_per_step(
-    config: RunConfig, demonstrations: Demonstrations, device: str, micro_batches: int = 1
+    configs: Sequence[RunConfig],
+    demonstrations: Demonstrations,
+    device: str,
+    micro_batches: int = 1,
 ) -> float:
-    """Seconds of one optimiser step, by taking a few of the real loop with one thread [s]."""
+    """Seconds of one optimiser step, by taking a few of the real loop with one thread [s].
+
+    Of one run; of several, which differ in seed and learning rate alone, that of their stack.
+    """
     skipped, last = _TIMED["cuda" if device.startswith("cuda") else "cpu"]
     times: list[float] = []
 
-    def on_step(step: int) -> None:
+    def on_step(steps: int) -> None:
+        step = steps // len(configs)
         if step in (skipped, last):
             if device.startswith("cuda"):
                 torch.cuda.synchronize(device)
@@ -129,16 +146,20 @@ def seconds_per_step(
             raise _EnoughError
 
     # one budget, far away: nothing is kept before the steps are timed
-    step_flops = config.batch_size * config.flops_per_sample
-    short = replace(config, snapshots=(1e3 * last * step_flops,), skipped=(), protocol="")
+    step_flops = configs[0].batch_size * configs[0].flops_per_sample
+    away = (1e3 * last * step_flops,)
+    shorts = [replace(c, snapshots=away, skipped=(), protocol="") for c in configs]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
+            folders = [Path(folder) / str(number) for number in range(len(shorts))]
+            if len(shorts) > 1 or (micro_batches == 1 and pays_alone(shorts[0], device)):
+                train_stack(shorts, demonstrations, folders, device=device, on_step=on_step)
             train(
-                short,
+                shorts[0],
                 demonstrations,
-                Path(folder),
+                folders[0],
                 device=device,
                 micro_batches=micro_batches,
                 on_step=on_step,

@@ -14,6 +14,15 @@ ONE_HOT_ROWS: Final = 2048
 """Tables with more rows get PyTorch's own gradient on a GPU."""
 _BLOCK: Final = 1 << 27
 """One-hot numbers held at a time on a GPU: 256 MiB in bfloat16."""
+_ROWS_A_NUMBER: Final = 20
+"""A table with more rows than so many for each number of a row is summed up by atomic additions on
+a GPU: a one-hot row is written and read, 6 to 10 bytes for every row of the table, whereas the
+additions grow with the numbers of a row."""
+_COPIES: Final = 32
+"""Copies of a table, at most, that atomic additions are spread over: half of a screen's look-ups
+are of one row, and additions to one place wait for each other."""
+_COPIED: Final = 1 << 20
+"""Numbers of all copies together, at most (where there is more than one)."""
 
 
 def embed(ids: Tensor, table: Tensor) -> Tensor:
@@ -21,8 +30,9 @@ def embed(ids: Tensor, table: Tensor) -> Tensor:
 
     PyTorch's own gradient adds one row at a time on a CPU, nine tenths of a small agent's training
     step; a scatter over an expanded index sorts the ids first and is about eight times faster. On a
-    GPU it sorts all ids; a screen has hundreds of them and the tables have few rows, so there a
-    product with one-hot rows, which the tensor cores make, takes its place.
+    GPU it sorts all ids and adds up the partial sums of a row one after another, and half of a
+    screen's look-ups are of one row. So there rows are added atomically to copies of the table, or
+    multiplied by one-hot rows where a row has many numbers.
     """
     table = for_autocast(table)
     if not torch.is_grad_enabled():  # under `torch.vmap` no table says that it needs a gradient
@@ -62,7 +72,12 @@ class _Embed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
         (ids,) = ctx.saved_tensors
-        total = sum_by_product if ids.device.type == "cuda" else sum_by_scatter
+        total = sum_by_scatter
+        if ids.device.type == "cuda":
+            few = grads[0].shape[-1] * _ROWS_A_NUMBER < ctx.rows
+            # compiled, additions of whole numbers would be sorted first
+            add = few and not torch.compiler.is_compiling()
+            total = sum_into_copies if add else sum_by_product
         return None, total(ids, grads[0], ctx.rows)
 
     @staticmethod
@@ -85,6 +100,26 @@ def sum_by_scatter(ids: Tensor, grad: Tensor, rows: int) -> Tensor:
     index = ids.reshape(-1, 1).expand(-1, size)
     sums = grad.new_zeros(k * rows, size).scatter_add_(0, index, grad.reshape(-1, size))
     return sums.view(k, rows, size)
+
+
+def sum_into_copies(ids: Tensor, grad: Tensor, rows: int, copies: int = _COPIES) -> Tensor:
+    """As `sum_by_scatter`, into copies of the tables that are added up.
+
+    Atomic additions come in any order, so they are made of whole numbers, whose sum is the same in
+    every order: the numbers are rounded to 2^-62 n of the largest one of their table. What is not
+    finite spoils its table's sums.
+    """
+    k, n, size = grad.shape
+    copies = max(1, min(copies, _COPIED // (k * rows * size)))
+    table = torch.arange(k, device=ids.device).unsqueeze(1) * copies
+    table = table + torch.arange(n, device=ids.device) % copies
+    exact = grad.double()
+    unit = exact.abs().amax((1, 2), keepdim=True) * (n * 2.0**-62)
+    unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
+    whole = (exact / unit).round().long().reshape(-1, size)
+    sums = whole.new_zeros(k * copies * rows, size)
+    sums.index_add_(0, (ids + table * rows).flatten(), whole)
+    return (sums.view(k, copies, rows, size).sum(1) * unit).to(grad.dtype)
 
 
 def sum_by_product(ids: Tensor, grad: Tensor, rows: int, block: int = _BLOCK) -> Tensor:

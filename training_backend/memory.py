@@ -174,7 +174,14 @@ def explaining_memory(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Whether an error says that memory ran out, on a GPU or on the CPU.
+
+    So does one that came of such an error: a CUDA graph whose recording was interrupted says that
+    and not why.
+    """
+    before = error.__cause__ or error.__context__
+    if before is not None and is_out_of_memory(before):
+        return True
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     texts = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")

@@ -8,14 +8,14 @@ stay float32), and the parts of an agent that are many small operations are comp
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._triton import has_triton
 
 from training_backend.models import Agent
-from training_backend.recurrence import ScanLSTM
+from training_backend.recurrence import ScanLSTM, can_compile
 
 BF16_PARAMS = 2e6
 """Agents from this size on multiply in bfloat16: smaller ones wait for launches, not products."""
@@ -57,13 +57,14 @@ class Precision:
         """Exchange and compile an agent's parts in place; its parameters stay what they are.
 
         Args:
-            compiler: what compiles a module in place; `nn.Module.compile` unless given.
+            compiler: what compiles a module in place, by default for one shape of its inputs:
+                another one, as of an uneven micro-batch, is compiled again.
         """
         if self.scanned and isinstance(agent.core, nn.LSTM):
             agent.register_module("core", ScanLSTM(agent.core))
         if self.compiled:
             for part in _compilable(agent):
-                (compiler or nn.Module.compile)(part)
+                (compiler or partial(nn.Module.compile, dynamic=False))(part)
 
     @contextmanager
     def computing(self, device: torch.device) -> Iterator[None]:
@@ -98,7 +99,7 @@ def choose_precision(device: str, params: float, core: str) -> Precision:
     if torch.device(device).type != "cuda":
         return PLAIN
     capability = torch.cuda.get_device_capability(device)
-    return precision_for(capability, params, core, triton=has_triton())
+    return precision_for(capability, params, core, triton=can_compile())
 
 
 def precision_for(
@@ -107,7 +108,7 @@ def precision_for(
     """`choose_precision` for a GPU of this compute capability.
 
     Args:
-        triton: whether there is a Triton that compiles kernels for it.
+        triton: whether there is a Triton that can compile kernels for it.
     """
     modern = capability >= AMPERE
     bf16 = modern and params >= BF16_PARAMS

@@ -9,6 +9,8 @@ Shapes: K runs, T steps of a chunk, B lanes, H inputs, W units. Gates come in Py
 input i, forget f, cell g, output o.
 """
 
+import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -17,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._triton import has_triton
+
+from training_backend.embedding import for_autocast
 
 State = tuple[Tensor, ...]
 
@@ -53,7 +57,8 @@ class ScanLSTM(nn.Module):
         Args:
             resets: (T, B) bool, True where the memory is cleared before the step.
         """
-        gates = F.linear(x, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+        # under vmap the bias is added after autocast's product, which makes float32 of it
+        gates = for_autocast(F.linear(x, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0))
         keep = torch.ones_like(x[..., 0]) if resets is None else (~resets).to(gates.dtype)
         one_run = (t.unsqueeze(0) for t in (gates, *state, keep, self.weight_hh_l0))
         y, h, c = (t.squeeze(0) for t in _Scan.apply(*one_run)[:3])
@@ -74,7 +79,7 @@ class _Scan(torch.autograd.Function):
         """Outputs and last state; then, for the gradient, activated gates, cells and tanh cells."""
         # a compiler that sees that its inputs need gradients asks for theirs, with a warning
         gates, h0, c0, weight = (t.detach() for t in (gates, h0, c0, weight))
-        advance, masks = _fused(_advance, gates), _masks(keep)
+        advance, masks = fused(_advance, gates), _masks(keep)
         transposed = weight.to(gates.dtype).transpose(1, 2)
         h, c, steps = h0.to(gates.dtype), c0, []
         for gate, mask in zip(gates.unbind(1), masks, strict=True):
@@ -93,17 +98,15 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        h0, c0, keep, weight, y, cells, tanhs, i, f, g, o = ctx.saved_tensors
+        saved = (tensor.detach() for tensor in ctx.saved_tensors)  # as in `forward`
+        h0, c0, keep, weight, y, cells, tanhs, i, f, g, o = saved
         grad_y, dh, dc = grads[0], grads[1].to(y.dtype), grads[2]
-        retreat, masks = _fused(_retreat, y), [*_masks(keep), None]
         mask = keep.unsqueeze(-1)
-        h_before = torch.cat([h0.to(y.dtype).unsqueeze(1), y[:, :-1]], 1) * mask
-        c_before = torch.cat([c0.unsqueeze(1), cells[:, :-1]], 1) * mask.to(cells.dtype)
-        # what a step multiplies the gradients of h and c with does not depend on later steps
-        into_c = o * (1 - tanhs * tanhs)
-        of_c = torch.stack([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g)], -2)
-        of_h = tanhs * o * (1 - o)
-        factors = [factor.unbind(1) for factor in (grad_y, into_c, of_c, of_h, f * mask)]
+        # nothing is cleared after the last step; a mask there too spares a GPU a second kernel
+        masks = [*_masks(keep), torch.ones_like(mask[:, 0]) if keep.is_cuda else None]
+        h_before, *of_steps = fused(_factors, y)(h0, c0, mask, y, cells, tanhs, i, f, g, o)
+        retreat = fused(_retreat, y)
+        factors = [factor.unbind(1) for factor in (grad_y, *of_steps)]
         product, d_gates = weight.to(y.dtype), []
         for t in reversed(range(y.shape[1])):
             d_gate, dc = retreat(dh, masks[t + 1], dc, *(factor[t] for factor in factors))
@@ -144,6 +147,29 @@ def _advance(gate: Tensor, product: Tensor, c: Tensor, mask: Tensor | None) -> t
     return (o * tanh).to(gate.dtype), c, tanh, i, f, g, o
 
 
+def _factors(
+    h0: Tensor,
+    c0: Tensor,
+    mask: Tensor,
+    y: Tensor,
+    cells: Tensor,
+    tanhs: Tensor,
+    i: Tensor,
+    f: Tensor,
+    g: Tensor,
+    o: Tensor,
+) -> tuple[Tensor, ...]:
+    """What the steps of the gradient need and does not depend on later steps, for all at once.
+
+    The outputs before each step (K, T, B, W), and what `_retreat` multiplies with.
+    """
+    h_before = torch.cat([h0.to(y.dtype).unsqueeze(1), y[:, :-1]], 1) * mask
+    c_before = torch.cat([c0.unsqueeze(1), cells[:, :-1]], 1) * mask.to(cells.dtype)
+    into_c = o * (1 - tanhs * tanhs)
+    of_c = torch.stack([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g)], -2)
+    return h_before, into_c, of_c, tanhs * o * (1 - o), f * mask
+
+
 def _retreat(
     dh: Tensor,
     mask: Tensor | None,
@@ -174,11 +200,22 @@ def _masks(keep: Tensor) -> list[Tensor | None]:
     return [mask if border else None for mask, border in zip(masks, borders, strict=True)]
 
 
-def _fused(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
-    """The elementwise part of a step: one kernel on a GPU (where Triton is), as it is elsewhere."""
-    return _compiled(function) if like.is_cuda and has_triton() else function
+def fused(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
+    """A function of many small operations as few kernels, on a GPU (where Triton is); as it is
+    elsewhere."""
+    return _compiled(function) if like.is_cuda and can_compile() else function
+
+
+@cache
+def can_compile() -> bool:
+    """Whether kernels can be made for this machine's GPU: by Triton, which needs a C compiler."""
+    return has_triton() and any(
+        shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")
+    )
 
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function)
+    # a kernel for each shape: one for any shape would be two, as the first step of an array counts
+    # as another shape of all of it
+    return torch.compile(function, dynamic=False)

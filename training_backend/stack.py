@@ -3,18 +3,20 @@
 Shapes: K runs, P parameters of a run, T steps of a chunk, B lanes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
 from training_backend.models import Agent, State
 from training_backend.objectives.behaviour_cloning import measure_loss
 from training_backend.objectives.training_state import TrainingState, average_weight, build_agent
 from training_backend.precision import PLAIN, Precision
-from training_backend.recurrence import ScanLSTM
+from training_backend.recurrence import ScanLSTM, fused
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -36,7 +38,8 @@ class Stack:
     runs
         Runs of one kind, each with its agent and its memory.
     precision
-        Number format of the products.
+        Number format of the products. A single run is computed as it would be alone, its encoder
+        compiled if that is asked for; of several, which are batched by `torch.vmap`, nothing is.
     graph
         Capture the step in a CUDA graph: one launch instead of hundreds.
     """
@@ -49,9 +52,12 @@ class Stack:
         graph: bool = False,
     ) -> None:
         first = runs[0]
-        self.runs, self._precision = tuple(runs), precision
+        self.runs = tuple(runs)
+        self.precision = precision if len(runs) == 1 else replace(precision, compiled=False)
+        """How the products are really computed."""
         self._loss = _Loss(build_agent(first.config, first.agent.fields, first.agent.actions))
         self._loss.to(first.device)
+        self.precision.prepare(self._loss.agent)
         shapes = {name: p.shape for name, p in first.agent.named_parameters()}
         zeros = first.agent.embedding.new_zeros
         size = sum(shape.numel() for shape in shapes.values())
@@ -76,6 +82,7 @@ class Stack:
         # of each run: learning rate, weight in the average, and whether it takes this step
         self._settings = zeros(3, len(runs), dtype=torch.float64)
         self._steps = zeros(len(runs), dtype=torch.float64)
+        self._clip = zeros(len(runs), 1) + first.config.clip
         self.losses = zeros(len(runs))
         """Mean loss of each run at its last step, (K,) [nats/action]."""
         self._alive = zeros(len(runs), dtype=torch.bool)
@@ -150,9 +157,8 @@ class Stack:
 
     def _compute(self, chunk: Mapping[str, Tensor]) -> None:
         """Forward and backward pass, clipping, Adam and average, for all runs at once."""
-        # the fused kernels of attention cannot all be batched over runs, its definition can
-        with self._precision.computing(self.losses.device), sdpa_kernel(SDPBackend.MATH):
-            losses, memory = vmap(self._measure)(self._parameters, dict(chunk), self._memory)
+        with self.precision.computing(self.losses.device):
+            losses, memory = self._measure(chunk)
         gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
         with torch.no_grad():
             rates, mixing, going = self._settings
@@ -163,27 +169,30 @@ class Stack:
             self._steps.add_(go)
             for ours, new in zip(self._memory, memory, strict=True):
                 ours.copy_(torch.where(go.view(-1, *[1] * (new.dim() - 1)), new, ours))
+            steps = self._steps.clamp(min=1.0)
+            size = rates * go / (1 - BETAS[0] ** steps)
+            root = (1 - BETAS[1] ** steps).sqrt()
+            columns = (x.float().unsqueeze(1) for x in (size, root, mixing * go))
             gradient = torch.cat([g.flatten(1) for g in gradients], 1)
-            self._adam(gradient, go, rates)
-            self._average.lerp_(self._weights, (mixing * go).float().unsqueeze(1))
+            arrays = (self._weights, self._first, self._second, self._average)
+            fused(_update, gradient)(*arrays, gradient, go.unsqueeze(1), self._clip, *columns)
 
-    def _measure(
+    def _measure(self, chunk: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        """Losses (K,) and memory (K, B, ...) of all runs after a chunk."""
+        inputs = self._parameters, dict(chunk), self._memory
+        if len(self.runs) > 1:
+            # the fused kernels of attention cannot all be batched over runs, its definition can
+            with sdpa_kernel(SDPBackend.MATH):
+                return vmap(self._measure_one)(*inputs)
+        # autocast does not reach all that vmap takes apart, and a compiler nothing
+        parameters, fields, memory = tree_map(lambda tensor: tensor.squeeze(0), inputs)
+        loss, memory = self._measure_one(parameters, fields, memory)
+        return loss.unsqueeze(0), tuple(tensor.unsqueeze(0) for tensor in memory)
+
+    def _measure_one(
         self, parameters: dict[str, Tensor], chunk: dict[str, Tensor], memory: State
     ) -> tuple[Tensor, State]:
         return functional_call(self._loss, parameters, (chunk, memory))
-
-    def _adam(self, gradient: Tensor, go: Tensor, rates: Tensor) -> None:
-        """Clip each run's gradient (K, P) and let the runs that go take Adam's step."""
-        column = go.unsqueeze(1)
-        norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient = gradient * (self.runs[0].config.clip / (norm + 1e-6)).clamp(max=1.0)
-        gradient = torch.where(column, gradient, 0.0)
-        steps = self._steps.clamp(min=1.0)
-        self._first.lerp_(gradient, (1 - BETAS[0]) * column)
-        self._second.lerp_(gradient * gradient, (1 - BETAS[1]) * column)
-        root = (1 - BETAS[1] ** steps).sqrt().float().unsqueeze(1)
-        size = (rates * go / (1 - BETAS[0] ** steps)).float().unsqueeze(1)
-        self._weights.addcdiv_(-size * self._first, (self._second.sqrt() / root).add_(EPSILON))
 
     def _replay(self, chunk: Mapping[str, Tensor]) -> None:
         """The step as one launch; it reads its chunk where the first one was put."""
@@ -199,17 +208,23 @@ class Stack:
         """Record a step. In the rounds before it no run goes, so they leave all as it is."""
         going = self._settings[2].clone()
         self._settings[2].zero_()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self._compute(self._chunk)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._compute(self._chunk)
+        graph = record(lambda: self._compute(self._chunk))
         self._settings[2].copy_(going)
         return graph
+
+
+def record(step: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """A step as a CUDA graph. It is taken a few times first, and must bear that."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
 
 
 class _Loss(nn.Module):
@@ -223,6 +238,33 @@ class _Loss(nn.Module):
 
     def forward(self, chunk: Mapping[str, Tensor], memory: State) -> tuple[Tensor, State]:
         return measure_loss(self.agent, chunk, memory)
+
+
+def _update(
+    weights: Tensor,
+    first: Tensor,
+    second: Tensor,
+    average: Tensor,
+    gradient: Tensor,
+    go: Tensor,
+    clip: Tensor,
+    size: Tensor,
+    root: Tensor,
+    mixing: Tensor,
+) -> None:
+    """Clip each run's gradient, let the runs that go take Adam's step, and average the weights.
+
+    Arrays (K, P), of which the first four are changed, and columns (K, 1): whether the run goes,
+    largest norm, learning rate over the first moment's bias, root of the second's bias, and weight
+    in the average (0 where the run does not go).
+    """
+    norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    gradient = gradient * (clip / (norm + 1e-6)).clamp(max=1.0)
+    gradient = torch.where(go, gradient, 0.0)
+    first.lerp_(gradient, (1 - BETAS[0]) * go)
+    second.lerp_(gradient * gradient, (1 - BETAS[1]) * go)
+    weights.addcdiv_(-size * first, (second.sqrt() / root).add_(EPSILON))
+    average.lerp_(weights, mixing)
 
 
 def _split(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:

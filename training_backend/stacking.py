@@ -112,7 +112,7 @@ def train_stack(
     precision = choose_precision(device, configs[0].params, find_family(configs[0].agent).core)
     stack = Stack(runs, precision=precision, graph=on_cuda)
     notes = (
-        precision.describe(),
+        stack.precision.describe(),
         "CUDA graph" if on_cuda else "",
         f"stack of {len(runs)}" if len(runs) > 1 else "",
     )

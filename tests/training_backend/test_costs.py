@@ -6,9 +6,10 @@ import pytest
 from markov_source import BENCH, MarkovSource
 
 from scaling_analysis import PlanError
+from training_backend import costs
 from training_backend.checkpoint import KEPT
 from training_backend.config import RunConfig
-from training_backend.costs import check_epochs, dry_run, open_splits
+from training_backend.costs import check_epochs, dry_run, open_splits, seconds_per_step
 
 
 def _config(**changes: Any) -> RunConfig:
@@ -37,6 +38,27 @@ def test_dry_run_says_what_runs_would_cost() -> None:
     numbers = 2 + 4 * KEPT
     assert table["disk_gb"].tolist() == pytest.approx(4e-9 * numbers * table["params"])
     assert (table["memory_gb"] > 20e-9 * table["params"]).all()
+
+
+def test_runs_of_a_stack_are_timed_as_one_and_share_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs = [_config(), _config(run_id="other", seed=1), _config(run_id="large", params=4e3)]
+    assert 0 < seconds_per_step(configs[:2], MarkovSource(), "cpu") < 60
+    timed: list[list[str]] = []
+
+    def time_them(together: list[RunConfig], *_: object) -> float:
+        timed.append([config.run_id for config in together])
+        return 3600.0
+
+    monkeypatch.setattr(costs, "seconds_per_step", time_them)
+    for device, groups in (("cpu", [["r"], ["large"]]), ("cuda", [["r", "other"], ["large"]])):
+        table = dry_run(configs, BENCH, device=device)
+        assert timed == groups
+        shares = [1 / len(groups[0])] * 2 + [1]
+        steps = [config.snapshot_steps[-1] for config in configs]
+        assert table["hours"].tolist() == [n * s for n, s in zip(steps, shares, strict=True)]
+        timed.clear()
 
 
 def test_a_plan_larger_than_the_data_says_how_large_and_asks() -> None:

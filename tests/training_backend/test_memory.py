@@ -108,6 +108,11 @@ def test_only_memory_is_explained() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
     assert is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    # what a CUDA graph says whose recording ran out of memory
+    late = RuntimeError("operation failed due to a previous error during capture")
+    assert not is_out_of_memory(late)
+    late.__context__ = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+    assert is_out_of_memory(late)
     with (
         pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
         explaining_memory([_config()], FIELDS, ACTIONS, "cpu"),

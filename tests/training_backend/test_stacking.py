@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from markov_source import ACTIONS, FIELDS, MarkovSource, held_out_loss
+from screens import random_screens, screen_fields
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaling_analysis import TrainError
 from training_backend.config import RunConfig
@@ -27,6 +29,7 @@ from training_backend.objectives.behaviour_cloning import (
     train,
 )
 from training_backend.objectives.training_state import TrainingState
+from training_backend.precision import Precision
 from training_backend.stack import Stack
 from training_backend.stacking import pays_alone, stacks_of, train_stack
 from training_backend.tasks import nethack, nethack_screen
@@ -67,6 +70,47 @@ def _state(config: RunConfig, folder: Path) -> TrainingState:
 
 def _tensors(chunk: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {name: torch.as_tensor(array) for name, array in chunk.items()}
+
+
+class _Products(TorchDispatchMode):
+    """Number formats of the matrix products and convolutions inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, set[torch.dtype]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func.overloadpacket).removeprefix("aten.")
+        if name in ("mm", "bmm", "addmm", "baddbmm", "convolution", "convolution_backward"):
+            self.found.setdefault(name, set()).add(args[1].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("agent", "size"), [("lstm", 1), ("lstm", 3), ("screen-lstm", 1)])
+def test_products_are_bfloat16_where_asked_forwards_and_backwards(
+    agent: str, size: int, tmp_path: Path
+) -> None:
+    screen = agent.startswith("screen")
+    fields, config = FIELDS, _config()
+    chunk = _tensors(open_stream(config, MarkovSource())[0])
+    if screen:
+        fields, config = screen_fields(), replace(config, agent=agent, width=6.0)
+        chunk |= random_screens(fields, config.chunk, config.lanes)
+    configs = [replace(config, run_id=str(seed), seed=seed) for seed in range(size)]
+    together = {name: torch.stack([tensor] * size) for name, tensor in chunk.items()}
+    losses = []
+    for bf16 in (False, True):
+        runs = [TrainingState(each, fields, ACTIONS, tmp_path) for each in configs]
+        stack = Stack(runs, precision=Precision(bf16=bf16, scanned=True))
+        with _Products() as products:
+            for _ in range(3):
+                stack.step(together, [True] * size, [6e-3] * size)
+        kind = {torch.bfloat16 if bf16 else torch.float32}
+        assert all(found == kind for found in products.found.values()), products.found
+        assert ("convolution_backward" in products.found) == screen
+        losses.append(stack.losses.tolist())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]
 
 
 @pytest.mark.parametrize("agent", SIZES)

@@ -226,6 +226,8 @@ def optimise(
         memories.append(memory)
     torch.nn.utils.clip_grad_norm_(agent.parameters(), clip)
     optimiser.step()
+    if len(memories) == 1:  # not copied: a transformer's is larger than its activations
+        return total, tuple(t.detach() for t in memories[0])
     kept = zip(*memories, strict=True)
     return total, tuple(torch.cat([t.detach() for t in part]) for part in kept)
 

@@ -257,10 +257,13 @@ def average_weight(steps: int, width: float) -> float:
 
 def update_average(average: dict[str, Tensor], agent: Agent, steps: int, width: float) -> None:
     """Take an agent's weights after step `steps` into their average, by `average_weight`."""
-    weight = average_weight(steps, width)
+    parameters = dict(agent.named_parameters())
     with torch.no_grad():
-        for name, parameter in agent.named_parameters():
-            average[name].lerp_(parameter, weight)
+        torch._foreach_lerp_(
+            [average[name] for name in parameters],
+            list(parameters.values()),
+            average_weight(steps, width),
+        )
 
 
 def _refuse_other_run(path: Path, about: dict[str, Any], config: RunConfig) -> None:
