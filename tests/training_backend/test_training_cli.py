@@ -284,3 +284,34 @@ def test_help_needs_neither_torch_nor_nle() -> None:
     )
     assert done.returncode == 0
     assert "collect" in done.stdout
+
+
+def test_a_command_that_is_stopped_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training_backend.preparing.prepare_demonstrations", interrupt)
+    assert _run(monkeypatch, "collect", tmp_path / "data") == 130
+    assert "error: stopped; the same command goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "plan.csv", "--log", "runs.txt", "--data", "d"],
+            "runs.txt: no name for a run log",
+        ),
+        (["evaluate", "x.safetensors", "--data", "d", "--protocol", "easy"], "unknown protocol"),
+    ],
+)
+def test_what_would_fail_at_the_end_is_refused_at_the_beginning(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _run(monkeypatch, *arguments) == 1
+    assert message in capsys.readouterr().err

@@ -15,8 +15,18 @@ STOPPED = 130
 _ORDER = ("collect", "study", "run", "evaluate", "play")
 
 
+class _Stopped(BaseException):
+    """Ctrl-C in a command: Typer would end the program without a word."""
+
+
 class Commands(TyperGroup):
     """The commands in the order in which they are used."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Stopped from error
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=_ORDER.index)
@@ -58,7 +68,7 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error))
-    except KeyboardInterrupt:
+    except (_Stopped, KeyboardInterrupt):
         if debug:
             raise
         _fail("stopped; the same command goes on from here", STOPPED)
