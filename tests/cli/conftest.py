@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,23 @@ def forecast_file(log, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("forecast") / "forecast.json"
     scaling("forecast", log, "--flops", "1e13", "2e13", "-o", file, *QUICK)
     return file
+
+
+@pytest.fixture
+def program(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """The whole program in this process: exit code, what it printed, what it said on stderr."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # set by it; put back later
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scaling", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
 
 
 def invoke(*words):

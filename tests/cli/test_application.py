@@ -8,7 +8,6 @@ import sys
 import pytest
 
 import scaling_analysis as sa
-from scaling_analysis import cli
 from scaling_analysis.cli.application import JOINT, spread
 
 from .conftest import invoke, scaling, shell
@@ -76,24 +75,25 @@ def test_the_shell_completes_commands_and_values(typed, offered):
     assert "complete -o default -F _scaling_completion scaling" in script
 
 
-def test_a_mistake_is_one_message_and_exit_status_1(tmp_path):
+def test_a_mistake_is_one_message_and_exit_status_1(program, tmp_path):
     missing = tmp_path / "missing.csv"
     result = shell("check", missing)
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {missing}")
     assert "Traceback" not in result.stderr
-    assert "Traceback" in shell("check", missing, "--debug").stderr
-    assert shell("check").returncode == 2
-    assert shell("nonsense").returncode == 2
+    with pytest.raises(sa.RunLogError):  # and so its traceback
+        program("check", missing, "--debug")
+    assert program("check")[0] == 2
+    assert program("nonsense")[0] == 2
 
 
-def test_a_bad_cell_is_named_by_file_line_column_and_value(tmp_path):
+def test_a_bad_cell_is_named_by_file_line_column_and_value(program, tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("params,samples,flops,loss\n1e5,1e6,6e11,2.5\n1e5,2e6,twelve,2.4\n")
-    result = shell("report", path, "-o", tmp_path / "report")
-    assert result.returncode == 1
+    code, _, said = program("report", path, "-o", tmp_path / "report")
+    assert code == 1
     for part in (str(path), "line 3", "'flops'", "'twelve'"):
-        assert part in result.stderr
+        assert part in said
     assert not (tmp_path / "report").exists()
 
 
@@ -105,16 +105,14 @@ def test_a_folder_without_permission_is_a_message(log, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_an_error_of_the_system_is_a_message_too(log, monkeypatch, capsys):
+def test_an_error_of_the_system_is_a_message_too(program, log, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere.csv")
 
     monkeypatch.setattr(sa, "audit", full)
-    monkeypatch.setattr(sys, "argv", ["scaling", "check", str(log)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 1
-    assert "error: somewhere.csv: No space left on device." in capsys.readouterr().err
+    code, _, said = program("check", log)
+    assert code == 1
+    assert "error: somewhere.csv: No space left on device." in said
 
 
 def test_a_warning_is_one_line(tmp_path, log):

@@ -100,7 +100,7 @@ def test_within_the_log_a_forecast_is_narrow_but_not_certain(made, law):
 
 def test_same_runs_seed_and_time_give_the_same_bytes(ladder, make_forecast, tmp_path):
     options = {"methods": ONE, **QUICK}
-    runs = ladder.drop(columns=["mean_return", "return_se"])
+    runs = ladder[ladder["budget"] >= 1e11].drop(columns=["mean_return", "return_se"])
     paths = [tmp_path / name for name in ("a.json", "b.json")]
     for path, log in zip(paths, (runs, runs.sample(frac=1, random_state=0)), strict=True):
         make_forecast(log, [1e13], **options).save(path)
@@ -276,11 +276,12 @@ def test_a_method_that_fails_is_named_and_left_out(ladder, make_forecast):
     def broken(runs):
         raise FitError("this one never fits")
 
-    made = make_forecast(ladder, [1e13], methods={"broken": broken, **ONE})
+    losses = ladder.drop(columns="mean_return")
+    made = make_forecast(losses, [1e13], methods={"broken": broken, **ONE})
     assert "broken (loss) left out: this one never fits" in made.messages
     assert "broken" not in set(made.table["method"])
     with pytest.raises(ForecastError, match="no method could be fitted to loss:\n  broken: this"):
-        make_forecast(ladder.drop(columns="mean_return"), [1e13], methods={"broken": broken})
+        make_forecast(losses, [1e13], methods={"broken": broken})
 
 
 def test_where_nothing_fits_each_method_gives_one_short_reason(ladder):
@@ -307,7 +308,7 @@ def test_methods_that_fail_for_one_reason_share_a_line():
 
 def test_far_budgets_are_said_to_be_unsupported(made, ladder, make_forecast):
     assert not any("farthest hindcast" in message for message in made.messages)
-    far = make_forecast(ladder, [1e16], methods=ONE)
+    far = make_forecast(ladder.drop(columns="mean_return"), [1e16], methods=ONE)
     assert any("farther out than the farthest hindcast" in message for message in far.messages)
 
 
