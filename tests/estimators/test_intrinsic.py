@@ -149,7 +149,7 @@ def test_json_round_trip(fit, replicates, odds):
 
 
 def test_replicates_in_processes_are_the_same(fit):
-    response = fit.fitted_values() + np.random.default_rng(3).standard_normal((130, len(fit.rows)))
+    response = fit.fitted_values() + np.random.default_rng(3).standard_normal((48, len(fit.rows)))
     some = response[:5]
     here = fit.refit(response=some)
     there = replace(fit, workers=2).refit(response=response)
