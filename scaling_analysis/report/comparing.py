@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from scaling_analysis.errors import BootstrapError
@@ -37,6 +38,9 @@ def methods_section(forecast: Forecast, targets: list[str]) -> Section:
             "weight is that at the first budget forecast. The baselines, persistence (nothing "
             "improves) and a straight line in logs, are never averaged: a method that does not "
             "beat them earns no trust.",
+            "The average is scored as it would have been made at each origin, when less was known "
+            "of the methods: its record is that of the procedure, not of today's weights.",
+            *beaten_by_baselines(forecast, targets),
         ),
         figures=tuple(
             pictures.methods(forecast, name)
@@ -45,6 +49,37 @@ def methods_section(forecast: Forecast, targets: list[str]) -> Section:
         ),
         tables=tuple(_table(forecast, target) for target in targets),
     )
+
+
+def beaten_by_baselines(forecast: Forecast, targets: Iterable[str]) -> tuple[str, ...]:
+    """What the hindcast says against the average: baselines of a better interval score.
+
+    Both are scored on the same held-out budgets, those that both could forecast.
+    """
+    past = forecast.ensemble.hindcast
+    if past is None:
+        return ()
+    frame = past.to_frame(forecast.level)
+    place = ["origin", "budget", "params"]
+    said = []
+    for target in targets:
+        at = frame[frame["quantity"] == _scored(frame, target)]
+        ours = at[at["method"] == COMBINED]
+        for name in BASELINES:
+            both = ours.merge(at[at["method"] == name], on=place, suffixes=("", "_baseline"))
+            score, baseline = (float(both[f"score{of}"].mean()) for of in ("", "_baseline"))
+            if not baseline < score:
+                continue
+            error, its = (
+                float(np.sqrt((both[f"error{of}"] ** 2).mean())) for of in ("", "_baseline")
+            )
+            said.append(
+                f"In the hindcast of the {WORDS[target]} the baseline {name} does better than the "
+                f"average: interval score {quantity(baseline)} against {quantity(score)} (lower "
+                f"is better), error {percent(its)} against {percent(error)}, over {len(both)} "
+                "forecasts."
+            )
+    return tuple(said)
 
 
 def residuals_section(forecast: Forecast, targets: list[str]) -> Section:
@@ -125,7 +160,7 @@ def _sized(found: Residuals, value: float, signed: bool = False) -> str:
     if not np.isfinite(value):
         return MISSING
     if found.space == "log":
-        return percent(value, signed=signed)
+        return percent(round(value, 6), signed=signed)  # zero but for rounding errors is zero
     return f"{value:{'+' if signed else ''}.3g}"
 
 
@@ -181,14 +216,19 @@ def _record(forecast: Forecast, target: str) -> tuple[str, dict[str, tuple[str, 
     if past is None:
         return "", {}
     frame = past.to_frame(level)
-    known = set(frame["quantity"])
-    scored = next((q for q in (f"{target}_opt", target) if q in known), "")
+    scored = _scored(frame, target)
     out = {}
     for name, at in frame[frame["quantity"] == scored].groupby("method"):
         rms = float(np.sqrt((at["error"] ** 2).mean()))
         held = f"{int(at['inside'].sum())} of {len(at)}"
         out[str(name)] = percent(rms), held, f"{at['score'].mean():.3f}"
     return scored, out
+
+
+def _scored(frame: pd.DataFrame, target: str) -> str:
+    """What a hindcast scores of a target: its optimum, where that is known; "" for nothing."""
+    known = set(frame["quantity"])
+    return next((q for q in (f"{target}_opt", target) if q in known), "")
 
 
 def _exponent(member: Bootstrap | None, level: float) -> str:

@@ -197,7 +197,7 @@ def _group_means(found: Residuals, against: str) -> list[tuple[list[float], floa
         x = at[against].to_numpy(np.float64)
         ends = [float(x[0]), float(x[-1])]
         if ends[0] == ends[1]:
-            ends = [ends[0] / 1.08, ends[1] * 1.08]
+            ends = [ends[0] / 1.25, ends[1] * 1.25]
         out.append((ends, float(at["residual"].mean())))
     return out
 

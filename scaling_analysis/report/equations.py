@@ -63,4 +63,4 @@ def _of_fit(fit: Any, name: str) -> list[Equation]:
 
 
 def _plain(value: float) -> str:
-    return compute(value) if value >= 1e6 else f"{value:.4g}"
+    return f"{value:.4g}" if value <= 0 or 1e-3 <= value < 1e4 else compute(value)

@@ -272,7 +272,7 @@ def residuals(found: Residuals, fit: Any, key: str, against: str) -> Figure:
     return draw(
         f"residuals-{key}",
         f"Residuals of {found.method}",
-        "Every fitted row over its fitted value; lines: means of neighbouring rows.",
+        "Every fitted row over its fitted value; dashes: means of neighbouring rows.",
         lambda ax: diagnostics.plot_residuals(fit, "flops", ax=ax),
         rows[thinned(len(rows))],
         "flops",
