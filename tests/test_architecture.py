@@ -61,7 +61,7 @@ def analysis_files() -> list[Path]:
 
 def test_every_module_belongs_to_a_layer():
     parts = {path.relative_to(ANALYSIS).parts[0].removesuffix(".py") for path in analysis_files()}
-    assert parts <= {*LAYERS, *FOUNDATIONS}, "DESIGN section 3 names the layers"
+    assert parts <= {*LAYERS, *FOUNDATIONS}, "say in LAYERS where a new package stands"
     assert {"laws", "runlog", "errors"} <= parts
 
 
