@@ -180,6 +180,7 @@ def test_every_checkpoint_has_its_intrinsic_performance(fit):
     assert table["efficiency"].max() > 0.9
     truth = TRUTH.log_intrinsic(table["params"], table["samples"])
     np.testing.assert_allclose(np.log(table["intrinsic"]), truth, atol=0.25)
+    np.testing.assert_allclose(fit.intrinsic(table["params"], table["samples"]), table["intrinsic"])
     rising = table["mean_return"].between(20, 80)
     gap = np.log(table["intrinsic_of_return"] / table["intrinsic"])[rising]
     assert gap.abs().median() < 0.1
