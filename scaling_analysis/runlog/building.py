@@ -106,7 +106,8 @@ def _build_part(
     ok = (status == "ok").to_numpy()
     _complete_counts(table, frame, ok, cost_constant, header)
     if "loss" not in frame and "mean_return" not in frame:
-        both = missing_columns(table.name, ("loss", "mean_return"), header, RUN_COLUMNS)
+        targets = ("loss", "mean_return")
+        both = missing_columns(table.name, targets, header, RUN_COLUMNS, names)
         raise RunLogError(f"{both} One of the two is needed.")
     check_values(table, frame, RUN_COLUMNS, ok)
     for name in COUNTS:
@@ -145,15 +146,16 @@ def _complete_counts(
 ) -> None:
     """Compute the one of N, D and C that is missing from C = k N D, and say so in `derived`."""
     absent = [name for name in COUNTS if name not in frame]
+    missing = missing_columns(table.name, absent, header, RUN_COLUMNS, table.names)
     if len(absent) > 1:
         raise RunLogError(
-            f"{missing_columns(table.name, absent, header, RUN_COLUMNS)} Two of params, samples "
-            "and flops are needed, and cost_constant for the third."
+            f"{missing} Two of params, samples and flops are needed, and cost_constant for the "
+            "third."
         )
     if absent and cost_constant is None:
         raise RunLogError(
-            f"{missing_columns(table.name, absent, header, RUN_COLUMNS)} To compute it from the "
-            "other two, say cost_constant=6 (C = 6 N D, right for dense transformers only)."
+            f"{missing} To compute it from the other two, say cost_constant=6 (C = 6 N D, right "
+            "for dense transformers only)."
         )
     if cost_constant is None:
         return

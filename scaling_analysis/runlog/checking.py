@@ -4,6 +4,7 @@ Every message names the file, the line or row, the column, the value and what to
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from scaling_analysis.errors import RunLogError
 from scaling_analysis.runlog.schema import COUNTS, MAX_MAGNITUDE, RUN_COLUMNS, Column
 from scaling_analysis.runlog.tables import MISSING, Table
+
+_WORTH_NAMING = ("run_id", "budget", "loss", "mean_return")
+"""Columns that are asked for beside those that a log cannot do without."""
 
 
 def resolve_names(
@@ -38,35 +42,84 @@ def resolve_names(
                 f"{name}: {ours!r} is to be read from {theirs!r}, but there is a column {ours!r} "
                 "too. Rename or delete one of them."
             )
-    return {ours: given.get(ours, ours) for ours in known if ours in given or ours in header}
+    free = [label for label in header if label not in given.values()]
+    own = {ours: spelled for ours in known if (spelled := own_spelling(ours, free)) is not None}
+    return {ours: {**own, **given}[ours] for ours in known if ours in given or ours in own}
+
+
+def own_spelling(name: str, header: Sequence[str]) -> str | None:
+    """How a table spells a name of the schema: as it is, or the one as "Params" or "Run ID"."""
+    if name in header:
+        return name
+    if name == "status":  # other tools have a Status of their own, with other words in it
+        return None
+    alike = [label for label in header if _joined(label) == name]
+    return alike[0] if len(alike) == 1 else None
 
 
 def missing_columns(
-    name: str, wanted: Sequence[str], header: list[str], schema: tuple[Column, ...]
+    name: str,
+    wanted: Sequence[str],
+    header: list[str],
+    schema: tuple[Column, ...],
+    known: Mapping[str, str] | None = None,
 ) -> str:
-    """The message for columns that are not there, with the mapping to type if some look alike."""
+    """The message for columns that are not there, with the mapping to type if some look alike.
+
+    What else is worth naming stands in the same mapping, so that one answer is enough: a log whose
+    runs or budgets go by another name would be read without them. `known` are names that are read.
+    """
     by_name = {column.name: column for column in schema}
     what = " and ".join(f"no column {want!r} ({by_name[want].meaning})" for want in wanted)
     guess = {want: near[0] for want in wanted if (near := look_alikes(by_name[want], header))}
+    said = f"{name}: {what}."
     if guess:
-        return f"{name}: {what}. If the names are right, say columns={guess!r}."
-    return f"{name}: {what}. The columns are: {_listed(header)}."
+        taken = {**(known or {}), **guess}
+        for extra in _WORTH_NAMING:
+            if extra not in by_name or extra in taken or own_spelling(extra, header):
+                continue
+            free = [label for label in header if label not in taken.values()]
+            if near := _of_that_name(by_name[extra], free):
+                taken[extra] = guess[extra] = near[0]
+        said += f" If the names are right, say columns={guess!r}."
+    if not set(wanted) <= set(guess):
+        said += f" The columns are: {_listed(header)}."
+    return said
 
 
 def look_alikes(column: Column, header: list[str], *, fuzzy: bool = True) -> list[str]:
     """Names in `header` that may stand for `column`, the likeliest first.
 
-    These are its known aliases and, if `fuzzy`, names that are spelled nearly like it.
+    These are its known aliases and, if `fuzzy`, names that end in one of them after a slash or dot
+    ("eval/loss") and names that are spelled nearly like it.
     """
-    others = {other.name for other in RUN_COLUMNS} - {column.name}
-    plain = {_plain(name): name for name in header if name not in others}
-    exact = [
-        plain[_plain(name)] for name in (column.name, *column.aliases) if _plain(name) in plain
-    ]
+    plain = _plain_names(column, header)
+    names = (column.name, *column.aliases)
+    exact = [plain[_plain(name)] for name in names if _plain(name) in plain]
     if not fuzzy:
         return list(dict.fromkeys(exact))
     close = difflib.get_close_matches(_plain(column.name), list(plain), n=3, cutoff=0.75)
-    return list(dict.fromkeys([*exact, *(plain[name] for name in close)]))
+    ended = _of_that_name(column, header)
+    return list(dict.fromkeys([*exact, *ended, *(plain[name] for name in close)]))
+
+
+def _of_that_name(column: Column, header: list[str]) -> list[str]:
+    """Names in `header` that are an alias of `column`, or end in one after a slash or dot."""
+    exact = look_alikes(column, header, fuzzy=False)
+    names = {_plain(name) for name in (column.name, *column.aliases)}
+    ended = [
+        label
+        for label in _plain_names(column, header).values()
+        if _plain(re.split(r"[/.]", label)[-1]) in names and label not in exact
+    ]
+    # Of train/loss and eval/loss the second is meant.
+    return [*exact, *sorted(ended, key=lambda label: "train" in label and "loss" in label)]
+
+
+def _plain_names(column: Column, header: list[str]) -> dict[str, str]:
+    """{letters and digits: name} of what is not the exact name of another column."""
+    others = {other.name for other in RUN_COLUMNS} - {column.name}
+    return {_plain(name): name for name in header if name not in others}
 
 
 def convert(table: Table, schema: tuple[Column, ...]) -> pd.DataFrame:
@@ -164,14 +217,26 @@ def _as_number(table: Table, column: Column, cells: pd.Series) -> NDArray[np.flo
 
 def _number_remedy(cell: object) -> str:
     text = str(cell).strip()
+    if text.endswith("%"):
+        text, factor = text[:-1], 0.01
+        return _written(text, factor) or "Write a share such as 0.25"
+    if re.fullmatch(r"[+-]?\d+,\d+(e[+-]?\d+)?", text, re.IGNORECASE):
+        decimal = f"Write {float(text.replace(',', '.')):.12g}"
+        if not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text):
+            return f"{decimal}, with a decimal point"
+        return f"{decimal} if the comma is a decimal one, {text.replace(',', '')} if not"
     factor = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}.get(text[-1:].lower())
     for plain, scale in ((text.replace(",", "").replace("_", ""), 1.0), (text[:-1], factor)):
-        try:
-            if scale:
-                return f"Write {float(plain) * scale:.12g}"
-        except ValueError:
-            continue
+        if scale and (remedy := _written(plain, scale)):
+            return remedy
     return "Write a plain number such as 125000000 or 1.25e8"
+
+
+def _written(text: str, scale: float) -> str:
+    try:
+        return f"Write {float(text) * scale:.12g}"
+    except ValueError:
+        return ""
 
 
 def _as_text(cells: pd.Series) -> pd.Series:
@@ -183,6 +248,11 @@ def _as_text(cells: pd.Series) -> pd.Series:
 
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _joined(name: str) -> str:
+    """A name without case, its words joined as in the schema: "Run ID" as "run_id"."""
+    return re.sub(r"[\s_-]+", "_", name.strip().lower())
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

@@ -1,8 +1,7 @@
 """Files and tables of any kind as one raw data frame that knows where each row came from."""
 
-import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,12 @@ import numpy as np
 import pandas as pd
 
 from scaling_analysis.errors import RunLogError, ScalingWarning
+from scaling_analysis.runlog.dialects import (
+    csv_records,
+    dialect_of,
+    field_remedy,
+    read_decimal_commas,
+)
 from scaling_analysis.runlog.schema import MAX_COLUMNS
 
 Source = str | PathLike[str] | pd.DataFrame | Any
@@ -24,6 +29,18 @@ SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+
+_REMEDIES = {
+    ".gz": "Unpack it first (gunzip).",
+    ".zip": "Unpack it first (unzip).",
+    ".xlsx": "Save the sheet as CSV.",
+    ".xls": "Save the sheet as CSV.",
+    ".ods": "Save the sheet as CSV.",
+    ".json": "Write one object a line, as .jsonl: jq -c '.[]' runs.json > runs.jsonl.",
+    ".tsv": "Name it .csv: tabs and semicolons are read too.",
+    ".txt": "Name it .csv: tabs and semicolons are read too.",
+}
+"""What to do about files of other kinds."""
 
 MISSING = frozenset({"", "na", "n/a", "nan", "-nan", "null", "none", "#n/a", "<na>"})
 """Cells that say "no value", compared without case."""
@@ -77,10 +94,12 @@ def _to_pandas(name: str, source: Any) -> pd.DataFrame:
 
 def file_format(path: Path) -> str:
     """ "csv", "parquet" or "jsonl", by the suffix of the name."""
-    kind = SUFFIXES.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    kind = SUFFIXES.get(suffix)
     if kind is None:
         raise RunLogError(
-            f"{path}: cannot tell the format from the name. Use one of {', '.join(SUFFIXES)}."
+            f"{path}: cannot tell the format from the name. "
+            + _REMEDIES.get(suffix, f"Use one of {', '.join(SUFFIXES)}.")
         )
     return kind
 
@@ -111,31 +130,10 @@ def _existing(path: Path) -> None:
         raise RunLogError(f"{path}: no such file.{hint}")
 
 
-def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Every record of a CSV file with the line (from 1) on which it starts; blank lines skipped."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        line = 1
-        while True:
-            try:
-                record = next(reader)
-            except StopIteration:
-                return
-            except UnicodeDecodeError as error:
-                raise RunLogError(
-                    f"{path}, near line {line}: not UTF-8 text ({error.reason}). Save it as UTF-8."
-                ) from error
-            except csv.Error as error:
-                raise RunLogError(f"{path}, line {line}: {error}. Save it as plain CSV.") from error
-            if record:
-                yield line, record
-            line = reader.line_num + 1
-
-
 def _csv_header(path: Path) -> list[str]:
     _existing(path)
     for _, record in csv_records(path):
-        if len(record) == 1 and any(mark in record[0] for mark in ";\t|"):
+        if len(record) == 1 and "|" in record[0]:
             raise RunLogError(
                 f"{path}, line 1: the header is one column, {record[0][:60]!r}. "
                 "Separate the columns by commas."
@@ -151,6 +149,7 @@ def _read_csv(path: Path, kinds: Callable[[list[str]], dict[str, str]]) -> Table
     written = _csv_header(path)
     header = [name.strip() for name in written]
     _check_header(f"{path}, line 1", header)
+    encoding, delimiter = dialect_of(path)
     kind_of = kinds(header)
     types = {"number": pa.float64(), "text": pa.string()}
     lines: list[int] = []
@@ -165,8 +164,10 @@ def _read_csv(path: Path, kinds: Callable[[list[str]], dict[str, str]]) -> Table
     try:
         table = arrow_csv.read_csv(
             path,
-            read_options=arrow_csv.ReadOptions(use_threads=False),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, encoding="utf-16" if encoding == "utf-16" else "utf8"
+            ),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={
                     name: types[kind_of[name.strip()]]
@@ -178,7 +179,10 @@ def _read_csv(path: Path, kinds: Callable[[list[str]], dict[str, str]]) -> Table
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         # Something does not parse: read it as text, so that the message can name the cell.
-        return Table(str(path), _read_csv_as_text(path, header, kind_of), place)
+        frame = _read_csv_as_text(path, header, kind_of)
+        if delimiter != ",":
+            read_decimal_commas(frame, [name for name in header if kind_of.get(name) == "number"])
+        return Table(str(path), frame, place)
     return Table(str(path), table.to_pandas().set_axis(header, axis=1), place)
 
 
@@ -198,7 +202,7 @@ def _read_csv_as_text(path: Path, header: list[str], kind_of: dict[str, str]) ->
         if len(record) != len(header):
             raise RunLogError(
                 f"{path}, line {line}: {len(record)} fields, the header has {len(header)}. "
-                "Quote fields that hold a comma; delete the line if a crash tore it."
+                + field_remedy(header, record)
             )
     columns = list(zip(*(record for _, record in records), strict=True)) or [()] * len(header)
     frame = pd.DataFrame(

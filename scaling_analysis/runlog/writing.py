@@ -110,6 +110,8 @@ def append_run(path: str | os.PathLike[str], **row: Any) -> bool:
 def _append(target: Path, kind: str, cells: dict[str, Any], row: dict[str, Any]) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target) as file:
+        if kind == "csv":
+            _check_is_ours(target, _csv_header(file))
         _cut_torn_line(target, file, kind)
         if kind == "jsonl":
             present = _json_rows(file)
@@ -287,9 +289,18 @@ def _is_whole(tail: bytes, text: bytes, kind: str) -> bool:
     )
 
 
+def _check_is_ours(target: Path, header: list[str]) -> None:
+    """Refuse a file of other names, delimiters or encoding before a byte of it is changed."""
+    if header and "run_id" not in header:
+        raise RunLogError(
+            f"{target}, line 1: the header ({', '.join(header[:12])}) names no run_id, so this is "
+            "no run log to append to. Write one with write_runs(load_runs(...), path)."
+        )
+
+
 def _csv_header(file: BinaryIO) -> list[str]:
     file.seek(0)
-    return next(csv.reader([file.readline().decode("utf-8-sig")]), [])
+    return next(csv.reader([file.readline().decode("utf-8-sig", errors="replace")]), [])
 
 
 def _csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
@@ -309,11 +320,6 @@ def _merged_header(header: list[str], names: list[str]) -> list[str]:
 
 
 def _rewrite_header(target: Path, file: BinaryIO, header: list[str], names: list[str]) -> None:
-    if "run_id" not in header:
-        raise RunLogError(
-            f"{target}, line 1: the header ({', '.join(header[:12])}) names no run_id, so this is "
-            "no run log to append to. Write one with write_runs(load_runs(...), path)."
-        )
     with replacing(target) as new:
         new.write(_csv_line(names).encode())
         for row in _csv_rows(file):

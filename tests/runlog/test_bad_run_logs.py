@@ -98,10 +98,39 @@ GOLDEN = {
         "run_id,params,params,flops,loss\na,1e5,1e6,6e11,2\n",
         "runs.csv, line 1: the header names the column 'params' twice. Rename or delete one.",
     ),
-    "semicolons": (
-        "run_id;params;samples\na;1;2\n",
-        "runs.csv, line 1: the header is one column, 'run_id;params;samples'. Separate the columns "
+    "bars": (
+        "run_id|params|samples\na|1|2\n",
+        "runs.csv, line 1: the header is one column, 'run_id|params|samples'. Separate the columns "
         "by commas.",
+    ),
+    "a decimal comma": (
+        HEADER + 'a,1e5,1e6,6e11,"0,512"\n',
+        "runs.csv, line 2, column 'loss': '0,512' is not a number. Write 0.512, with a decimal "
+        "point.",
+    ),
+    "one comma, decimal or not": (
+        "run_id;params;samples;flops;loss\na;1,234;1e6;6e11;2\n",
+        "runs.csv, line 2, column 'params': '1,234' is not a number. Write 1.234 if the comma is a "
+        "decimal one, 1234 if not.",
+    ),
+    "commas and points": (
+        "run_id;params;samples;flops;loss\na;1,2345;1e6;6e11;2.5\n",
+        "runs.csv, line 2, column 'params': '1,2345' is not a number. Write 1.2345, with a decimal "
+        "point.",
+    ),
+    "a percentage": (
+        HEADER + "a,1e5,1e6,6e11,12%\n",
+        "runs.csv, line 2, column 'loss': '12%' is not a number. Write 0.12.",
+    ),
+    "commas at the end": (
+        HEADER + "a,1e5,1e6,6e11,2,,\n",
+        "runs.csv, line 2: 7 fields, the header has 5. Delete the commas at the end of the lines, "
+        "or name the columns.",
+    ),
+    "a title above": (
+        "# my runs\n" + HEADER + "a,1e5,1e6,6e11,2\n",
+        "runs.csv, line 2: 5 fields, the header has 1. Is '# my runs' no header? Delete what "
+        "stands above the column names.",
     ),
     "nothing": (
         "",
@@ -118,13 +147,15 @@ GOLDEN = {
         "runs.csv: no column 'params' (all trainable parameters) and no column 'samples' "
         "((observation, action) pairs consumed) and no column 'flops' (compute spent so far, "
         "counted). If the names are right, say columns={'params': 'n_params', 'samples': "
-        "'tokens'}. Two of params, samples and flops are needed, and cost_constant for the third.",
+        "'tokens', 'run_id': 'run', 'loss': 'val_loss'}. The columns are: run, n_params, tokens, "
+        "val_loss. Two of params, samples and flops are needed, and cost_constant for the third.",
     ),
     "no result": (
         "run_id,params,samples,flops,test_loss\na,1e5,1e6,6e11,.2\n",
         "runs.csv: no column 'loss' (held-out cross-entropy) and no column 'mean_return' (mean "
         "undiscounted return of the evaluation episodes). If the names are right, say "
-        "columns={'loss': 'test_loss'}. One of the two is needed.",
+        "columns={'loss': 'test_loss'}. The columns are: run_id, params, samples, flops, "
+        "test_loss. One of the two is needed.",
     ),
     "a return without a protocol": (
         "run_id,params,samples,flops,mean_return\na,1e5,1e6,6e11,2\n",
@@ -196,8 +227,15 @@ def test_second_of_several_sources_is_named(tmp_path):
         ("runs.jsonl", '{"params": 1}\n{"params": \n{"params": 2}\n', "line 2: not JSON"),
         ("runs.jsonl", '[1, 2]\n{"a": 1}\n', r"line 1: holds '\[1, 2\]'; each line of a run log"),
         ("runs.parquet", "not parquet", "cannot be read as Parquet"),
-        ("runs.xlsx", "x", "cannot tell the format from the name. Use one of .csv"),
-        ("runs.csv", b"run_id,params\ncaf\xe9,1\n", "not UTF-8 text .* Save it as UTF-8"),
+        ("runs.xlsx", "x", "cannot tell the format from the name. Save the sheet as CSV"),
+        ("runs.csv.gz", "x", r"Unpack it first \(gunzip\)"),
+        ("runs.json", "x", "Write one object a line, as .jsonl"),
+        ("runs.doc", "x", "cannot tell the format from the name. Use one of .csv"),
+        (
+            "runs.csv",
+            b"run_id,params\ncaf\xe9,1\n",
+            r"line 2: .*caf\\xe9.* not UTF-8 text .* UTF-8",
+        ),
     ],
 )
 def test_files_that_are_no_run_log(tmp_path, name, content, message):

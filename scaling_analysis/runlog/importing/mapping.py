@@ -11,7 +11,7 @@ from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import RunLogError
 from scaling_analysis.results import Result
 from scaling_analysis.runlog.building import build_runs
-from scaling_analysis.runlog.checking import look_alikes, resolve_names
+from scaling_analysis.runlog.checking import look_alikes, own_spelling, resolve_names
 from scaling_analysis.runlog.schema import COUNTS, RUN_COLUMNS
 from scaling_analysis.runlog.tables import Table
 
@@ -149,12 +149,13 @@ def match_names(
             continue
         free = [label for label in header if label not in used.values()]
         alike = look_alikes(column, free)
-        if column.name in header:
+        spelled = own_spelling(column.name, free)
+        if spelled is not None:
             rivals = look_alikes(column, free, fuzzy=False)
             if column.name in _AMBIGUITY_MATTERS and len(rivals) > 1:
                 ambiguous[column.name] = rivals
             else:
-                used[column.name] = column.name
+                used[column.name] = spelled
         elif alike:
             missing[column.name] = alike
     have = {*used, *constants}
@@ -206,11 +207,11 @@ def column_kinds(columns: Mapping[str, str] | None) -> Callable[[list[str]], dic
     mapping = dict(columns or {})
 
     def kinds(header: list[str]) -> dict[str, str]:
-        read = {ours: mapping.get(ours, ours) for ours in kind_of}
+        read = {ours: mapping.get(ours) or own_spelling(ours, header) for ours in kind_of}
         return {
             theirs: "text" if kind_of[ours] == "text" else "number"
             for ours, theirs in read.items()
-            if theirs in header
+            if theirs is not None and theirs in header
         }
 
     return kinds
