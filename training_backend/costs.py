@@ -16,7 +16,7 @@ from training_backend.config import RunConfig
 from training_backend.jobs import Bench
 from training_backend.memory import GIGA, count_memory
 from training_backend.objectives.behaviour_cloning import train
-from training_backend.stacking import pays_alone, train_stack
+from training_backend.stacking import pays_alone, stacks_of, train_stack
 from training_backend.sweep import LARGEST_STACK
 from training_backend.tasks.fields import Demonstrations
 
@@ -45,9 +45,13 @@ def dry_run(
     for c in configs:
         kind, split = _kind(c), demonstrations[c.data]
         if kind not in seconds:
-            alike = [other for other in configs if _kind(other) == kind and other.data == c.data]
+            alike = [
+                replace(other, snapshots=c.snapshots, skipped=c.skipped)
+                for other in configs
+                if _kind(other) == kind and other.data == c.data
+            ]
             stacked = device.startswith("cuda") and micro_batches == 1
-            together = alike[: LARGEST_STACK if stacked else 1]
+            together, *_ = stacks_of(alike, LARGEST_STACK if stacked else 1)
             step = seconds_per_step(together, split, device, micro_batches)
             seconds[kind] = step / len(together)
             memory[kind] = count_memory(

@@ -42,6 +42,16 @@ def embed(ids: Tensor, table: Tensor) -> Tensor:
     return _Embed.apply(ids.reshape(1, -1), table.unsqueeze(0)).view(*ids.shape, -1)
 
 
+def pays_apart(table: Tensor) -> bool:
+    """Whether fields that share a table are better looked up one by one, each in its own rows: on a
+    GPU, where rows are multiplied by one-hot rows as long as the table."""
+    return table.is_cuda and _is_wide(table, table.shape[0])
+
+
+def _is_wide(like: Tensor, rows: int) -> bool:
+    return like.shape[-1] * _ROWS_A_NUMBER >= rows
+
+
 def for_autocast(tensor: Tensor) -> Tensor:
     """The tensor in the type that autocast computes in, where it is on.
 
@@ -74,10 +84,9 @@ class _Embed(torch.autograd.Function):
         (ids,) = ctx.saved_tensors
         total = sum_by_scatter
         if ids.device.type == "cuda":
-            few = grads[0].shape[-1] * _ROWS_A_NUMBER < ctx.rows
             # compiled, additions of whole numbers would be sorted first
-            add = few and not torch.compiler.is_compiling()
-            total = sum_into_copies if add else sum_by_product
+            multiply = _is_wide(grads[0], ctx.rows) or torch.compiler.is_compiling()
+            total = sum_by_product if multiply else sum_into_copies
         return None, total(ids, grads[0], ctx.rows)
 
     @staticmethod

@@ -7,7 +7,7 @@ processes nor the device changes a byte or the order.
 import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from math import prod
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -222,7 +222,7 @@ class _Ahead:
         self._slots = [
             {name: torch.from_numpy(array) for name, array in slot.items()} for slot in arrays
         ]
-        self._pinned = device.type == "cuda" and _pin(self._slots[0], ring.nbytes)
+        self._pinned = device.type == "cuda" and _pin(self._slots[0], ring.nbytes, device)
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._free = list(range(ring.slots))
         self._asked: list[tuple[int, int]] = []
@@ -306,11 +306,15 @@ def _with_resets(chunk: dict[str, Tensor], resets: Tensor) -> dict[str, Tensor]:
     return chunk | {"reset_host": resets} if chunk["reset"].is_cuda else chunk
 
 
-def _pin(slot: dict[str, Tensor], nbytes: int) -> bool:
+def _pin(slot: dict[str, Tensor], nbytes: int, device: torch.device) -> bool:
     """Let the device read the ring's memory by itself; where it may not, copies take longer."""
     first = next(iter(slot.values()))
     runtime: Any = torch.cuda.cudart()
-    return int(runtime.cudaHostRegister(first.data_ptr(), nbytes, 0)) == 0
+    if int(runtime.cudaHostRegister(first.data_ptr(), nbytes, 0)) == 0:
+        return True
+    with suppress(RuntimeError):  # CUDA tells the refusal to whoever launches a kernel next
+        torch.zeros(1, device=device)
+    return False
 
 
 class _Resident:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training_backend.dimensions import count_inputs, dimensions, plain_fields
-from training_backend.embedding import embed
+from training_backend.embedding import embed, pays_apart
 from training_backend.encoders import ScreenEncoder, table_rows
 from training_backend.families import find_family
 from training_backend.heads import ReturnHead
@@ -151,6 +151,15 @@ class Agent(nn.Module):
         y, state = self.core(x, state, resets)
         return torch.cat([x, y], -1), state
 
+    def resets_of(self, chunk: Mapping[str, Tensor]) -> Tensor:
+        """A chunk's resets (T, B) where the core looks at them.
+
+        The fused LSTM is cut at them by the host, which would wait for the device to hear of them
+        (`loading.Loader` has them in its memory too).
+        """
+        host = chunk.get("reset_host")
+        return host if host is not None and isinstance(self.core, LSTM) else chunk["reset"]
+
     def step(
         self, fields: Mapping[str, Tensor], state: State, resets: Tensor | None = None
     ) -> tuple[Tensor, State]:
@@ -175,8 +184,13 @@ class Agent(nn.Module):
         inputs = []
         if self._ids:
             parts = [fields[f.name].reshape(rows, f.size) for f in self._ids]
-            ids = torch.cat(parts, 1).long().add_(self._first)
-            inputs.append(embed(ids, table).view(rows, -1))
+            if pays_apart(table):
+                tables = table.split([f.vocabulary or 0 for f in self._ids])
+                looked_up = map(embed, (part.long() for part in parts), tables)
+                inputs += [vectors.flatten(1) for vectors in looked_up]
+            else:
+                ids = torch.cat(parts, 1).long().add_(self._first)
+                inputs.append(embed(ids, table).view(rows, -1))
         if self.screen is not None:
             inputs.append(self.screen(fields, self.embedding[count:], rows))
         x = self.from_ids(torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0])

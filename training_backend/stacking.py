@@ -34,7 +34,7 @@ from training_backend.objectives.behaviour_cloning import (
     rate_at,
 )
 from training_backend.objectives.training_state import Outcome, TrainingState
-from training_backend.precision import BF16_PARAMS, choose_precision
+from training_backend.precision import BF16_PARAMS, COMPILED_PARAMS, choose_precision
 from training_backend.stack import Stack
 from training_backend.tasks.fields import Demonstrations
 
@@ -43,20 +43,23 @@ Feed = Callable[[int], Mapping[str, Tensor]]
 
 
 def stacks_of(configs: Sequence[RunConfig], most: int) -> list[list[RunConfig]]:
-    """Runs that can be trained as one model, in groups of at most `most`, in the order given.
+    """Runs that are best trained as one model, in groups of at most `most`, in the order given.
 
-    They may differ in name, seed, learning rate, warm-up and protocol, and in nothing else.
+    They may differ in name, seed, learning rate, warm-up and protocol, and in nothing else. Large
+    agents whose parts are compiled, which those of a stack are not, stay alone.
     """
     if most < 1:
         raise ValueError(f"most={most}: a stack holds at least one run")
     groups: dict[RunConfig, list[RunConfig]] = {}
     for config in configs:
         groups.setdefault(_kind(config), []).append(config)
-    return [
-        group[start : start + most]
-        for group in groups.values()
-        for start in range(0, len(group), most)
-    ]
+    stacks = []
+    for kind, group in groups.items():
+        family = find_family(kind.agent)
+        scanned = family.core == "lstm" and family.observation == "features"
+        size = most if kind.params < COMPILED_PARAMS or scanned else 1
+        stacks += [group[start : start + size] for start in range(0, len(group), size)]
+    return stacks
 
 
 def pays_alone(config: RunConfig, device: str) -> bool:
@@ -155,7 +158,7 @@ def train_stack(
 
 
 def _check(configs: Sequence[RunConfig], demonstrations: Demonstrations) -> None:
-    if len(stacks_of(configs, max(len(configs), 1))) != 1:
+    if len({_kind(config) for config in configs}) != 1:
         names = ", ".join(config.run_id for config in configs) or "none"
         raise TrainError(
             f"runs {names}: a stack takes runs that differ in seed and learning rate alone; group "

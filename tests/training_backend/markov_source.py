@@ -99,7 +99,8 @@ class MarkovStream:
 def held_out_loss(agent: Agent) -> tuple[float, float]:
     """Loss and standard error over 20 lanes of games that training did not see."""
     chunk = MarkovSource(seed=1).stream(20, 150, seed=0)[0]
-    tensors = {name: torch.from_numpy(column) for name, column in chunk.items()}
+    place = agent.embedding.device
+    tensors = {name: torch.from_numpy(column).to(place) for name, column in chunk.items()}
     with torch.no_grad():
         logits, _ = agent(tensors, agent.initial_state(20), tensors["reset"])
     targets = tensors["action"].long()

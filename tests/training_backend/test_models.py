@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scaling_analysis import PlanError
+from training_backend import models
 from training_backend.heads import ReturnHead
 from training_backend.models import Agent
 
@@ -194,3 +195,26 @@ def test_unknown_family_is_refused() -> None:
 def test_width_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"width=0\.5: the dial starts at 1"):
         Agent(FIELDS, ACTIONS, 0.5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "screen-transformer"])
+def test_fields_looked_up_one_by_one_give_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, chunk = _agent(name), _chunk(name=name)
+    found = []
+    for apart in (False, True):
+        monkeypatch.setattr(models, "pays_apart", lambda table, apart=apart: apart)
+        logits, _ = agent(chunk, agent.initial_state(5), chunk["reset"])
+        weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
+        found.append([logits, *torch.autograd.grad((weights * logits).sum(), agent.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["lstm", "feedforward", "transformer"])
+def test_only_the_fused_lstm_looks_at_resets_in_the_hosts_memory(name: str) -> None:
+    agent, chunk = _agent(name), {"reset": torch.zeros(3, 2, dtype=torch.bool)}
+    assert agent.resets_of(chunk) is chunk["reset"]
+    chunk["reset_host"] = chunk["reset"].clone()
+    assert agent.resets_of(chunk) is chunk["reset_host" if name == "lstm" else "reset"]

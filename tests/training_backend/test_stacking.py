@@ -324,6 +324,9 @@ def test_runs_are_grouped_by_all_but_seed_and_learning_rate() -> None:
     assert names == [["a", "b"], ["c"], ["d"], ["e"]]
     with pytest.raises(ValueError, match="at least one run"):
         stacks_of(configs, 0)
+    for agent, sizes in (("lstm", [2, 1]), ("transformer", [1] * 3), ("screen-lstm", [1] * 3)):
+        large = [replace(config, agent=agent, params=30_000_000) for config in configs]
+        assert [len(group) for group in stacks_of(large, 2)] == sizes
 
 
 def test_a_stack_of_one_pays_on_a_gpu_where_kernels_are_small() -> None:

@@ -239,7 +239,7 @@ def measure_loss(agent: Agent, chunk: Mapping[str, Tensor], state: State) -> tup
     """
     if agent.family.objective == "returns":
         return return_conditioned.measure_loss(agent, chunk, state)
-    logits, state = agent(chunk, state, chunk["reset"])
+    logits, state = agent(chunk, state, agent.resets_of(chunk))
     return F.cross_entropy(logits.flatten(0, 1), chunk["action"].flatten().long()), state
 
 

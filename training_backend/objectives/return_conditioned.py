@@ -81,7 +81,7 @@ def measure_loss(agent: Agent, chunk: Mapping[str, Tensor], state: State) -> tup
         chunk: the fields, `action`, `reset` and `to_go` [points], each (T, B, ...).
     """
     head = return_head(agent)
-    z, state = agent.remember(chunk, state, chunk["reset"])
+    z, state = agent.remember(chunk, state, agent.resets_of(chunk))
     bins = head.bins(chunk["to_go"])
     actions, returns = head.train_logits(z, bins)
     of_action = F.cross_entropy(actions.flatten(0, 1), chunk["action"].flatten().long())

@@ -259,7 +259,7 @@ def update_average(average: dict[str, Tensor], agent: Agent, steps: int, width: 
     """Take an agent's weights after step `steps` into their average, by `average_weight`."""
     parameters = dict(agent.named_parameters())
     with torch.no_grad():
-        torch._foreach_lerp_(
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
             [average[name] for name in parameters],
             list(parameters.values()),
             average_weight(steps, width),
