@@ -49,8 +49,18 @@ class LongCommand(Command):
         return super().invoke(ctx)
 
 
+class Stopped(BaseException):
+    """Ctrl-C in a command: Typer would end the program without a word."""
+
+
 class Commands(TyperGroup):
     """The commands in the order in which they are used."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped from error
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=_ORDER.index)
@@ -107,7 +117,7 @@ def main() -> None:
             raise
         typer.secho(f"error: {in_shell_words(_said(error))}", fg="red", err=True)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt):
         if debug:
             raise
         typer.secho("stopped", fg="red", err=True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import scaling_analysis as sa
-from scaling_analysis.cli.application import JOINT, spread
+from scaling_analysis.cli.application import JOINT, Stopped, spread
 
 from .conftest import invoke, scaling, shell
 
@@ -113,6 +113,17 @@ def test_an_error_of_the_system_is_a_message_too(program, log, monkeypatch):
     code, _, said = program("check", log)
     assert code == 1
     assert "error: somewhere.csv: No space left on device." in said
+
+
+def test_a_command_that_is_stopped_says_so(program, log, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sa, "audit", stop)
+    assert program("check", log) == (130, "", "stopped\n")
+    with pytest.raises(Stopped) as shown:
+        program("check", log, "--debug")
+    assert isinstance(shown.value.__cause__, KeyboardInterrupt)
 
 
 def test_a_warning_is_one_line(tmp_path, log):
