@@ -185,7 +185,8 @@ def _at(
     unit = "" if column.unit == "-" else f" [{column.unit}]"
     if not remedy:
         remedy = f"Write {column.meaning}{unit}"
-        if column.name in (*COUNTS, "loss", "mean_return"):
+        # Of a run log only: a plan has columns of these names, and no status.
+        if column.name in (*COUNTS, "loss", "mean_return") and column in RUN_COLUMNS:
             remedy += ", or give the row a status: diverged, preempted or excluded"
     place = table.place(int(rows[0]))
     theirs = table.names.get(column.name, column.name)

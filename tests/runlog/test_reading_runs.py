@@ -282,6 +282,9 @@ def test_episodes_and_plans(tmp_path):
     plan.write_text("run_id,params,budget\np0,1e5,1e12\np0,2e5,1e12\n")
     with pytest.raises(RunLogError, match=r"line 3, column 'run_id': 'p0' is planned twice"):
         load_plan(plan)
+    plan.write_text("run_id,params,budget\np0,-4000,1e12\n")
+    with pytest.raises(RunLogError, match=r"-4000 is not above 0. Write target size \[count\]\.$"):
+        load_plan(plan)
 
 
 def test_the_published_nethack_log_loads_whole(reference_data):
