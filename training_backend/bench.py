@@ -34,14 +34,20 @@ def open_bench(task: str, data: Path) -> Bench:
         data: folder that `scaling-train collect` made.
 
     Raises:
-        TrainError: the task is not known, or a split has no decoded demonstrations.
+        TrainError: the task is not known, a split has no decoded demonstrations, or both splits
+            have a game.
     """
     if task != "nethack":
         raise TrainError(f"task {task!r} is not known; this version trains: nethack")
     there = [name for name in _KINDS if shards_folder(data, TRAIN, name).exists()]
     for observation in there or ["features"]:
-        for split in (TRAIN, HELD_OUT):
-            open_split(data, split, observation)
+        train, held_out = (open_split(data, split, observation) for split in (TRAIN, HELD_OUT))
+        if both := set(train.games) & set(held_out.games):
+            raise TrainError(
+                f"{train.folder}: holds {len(both)} of the held-out games, {min(both)} for one: "
+                "a loss on games that agents learn from says nothing. Make both folders anew with "
+                f"{train.made_by}"
+            )
     return Bench(
         open_demonstrations=partial(open_split, data, TRAIN),
         held_out_loss=partial(_held_out_loss, data),

@@ -6,6 +6,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def save(
                 link(older_path(path, age - 1), older_path(path, age))
         beside.replace(path)
     except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written
+            beside.unlink(missing_ok=True)
         raise TrainError(unwritable(path, error)) from error
 
 

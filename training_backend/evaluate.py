@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scaling_analysis import TrainError
 from training_backend.families import find_family
 from training_backend.rollouts import Episode, Games, play_games
 from training_backend.shards import HeldOut, Split
@@ -109,7 +110,13 @@ def load_agent(path: Path) -> "tuple[Agent, RunConfig, dict[str, Any]]":
     from training_backend.config import RunConfig
     from training_backend.objectives.behaviour_cloning import load_snapshot
 
-    config = RunConfig.from_json(checkpoint.load(path)[1]["config"])
+    _, about = checkpoint.load(path)
+    if "budget" not in about or "config" not in about:
+        raise TrainError(
+            f"{path}: no agent that was kept at a budget; beside what training goes on from are "
+            "such, as best.safetensors"
+        )
+    config = RunConfig.from_json(about["config"])
     task = find_task(find_family(config.agent).observation)
     return load_snapshot(path, task.FIELDS, task.ACTIONS)
 

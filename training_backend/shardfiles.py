@@ -98,7 +98,7 @@ def list_shards(folder: Path, made_by: str) -> list[Path]:
             names = [str(name) for name in json.loads(manifest.read_text())["shards"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainError(
-                f"{manifest}: damaged ({error!r}); make it anew with {made_by}: shards that are "
+                f"{manifest}: damaged ({error}); make it anew with {made_by}: shards that are "
                 "there are kept"
             ) from error
         lost = [name for name in names if not (folder / name).exists()]

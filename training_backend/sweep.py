@@ -37,6 +37,8 @@ from training_backend.tasks.fields import Demonstrations
 
 GAMES_AN_AGENT = 100
 """Evaluation games that an agent plays at least, where there are so many to share."""
+EPISODES = "episodes.parquet"
+"""The evaluation games of all runs, beside the run log."""
 LARGEST_STACK = 32
 """Runs that are trained as one model at most."""
 
@@ -48,7 +50,8 @@ class SweepResult:
     rows: int
     """Rows of the plan's runs that are in the log."""
     failed: tuple[tuple[str, str], ...]
-    """(run_id, reason) of each run that stopped with an error; the others went on."""
+    """(run_id, reason) of each run that stopped with an error, the others went on; `EPISODES` in
+    place of a run where the table of all games could not be written."""
     diverged: tuple[tuple[str, str], ...] = ()
     """(run_id, what became of its loss) of each run that has rows of the status "diverged"."""
 
@@ -169,11 +172,15 @@ def run_sweep(
         if count and (config.run_id, budget) not in logged
     ]
     failed += executor.run(playing, place.runs, "playing", take_row)
-    gather_episodes(place)
+    stopped = [(run, f.reason) for f in failed for run in f.job.runs]
+    try:
+        gather_episodes(place)
+    except TrainError as error:  # what became of the runs is told nevertheless
+        stopped.append((EPISODES, str(error)))
     logged = _logged(place.log)
     return SweepResult(
         rows=sum((c.run_id, b) in logged for c in configs for b in c.snapshots),
-        failed=tuple((run, f.reason) for f in failed for run in f.job.runs),
+        failed=tuple(stopped),
         diverged=tuple(
             (c.run_id, f"diverged, {notes[0]}")
             for c in configs
@@ -196,7 +203,7 @@ def gather_episodes(place: Place) -> Path | None:
     parts = sorted(place.runs.glob("*/*.episodes.parquet"))
     if not parts:
         return None
-    target = place.log.with_name("episodes.parquet")
+    target = place.log.with_name(EPISODES)
     write_parquet(target, pd.concat([read_episodes(part) for part in parts], ignore_index=True))
     return target
 

@@ -1,6 +1,7 @@
 """From recordings to what a run trains on and is judged by, for both observations."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -54,6 +55,14 @@ def test_agents_are_measured_on_what_they_see(data, family, width):
     measured = bench.held_out_loss(agent)
     assert measured["loss"] == pytest.approx(math.log(121), rel=1e-5)
     assert measured["loss_se"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_game_in_both_splits_is_refused(data, tmp_path):
+    shutil.copytree(data / "shards", tmp_path / "shards")
+    (train,), (held_out,) = ((tmp_path / "shards" / s).glob("*.arrow") for s in (TRAIN, HELD_OUT))
+    shutil.copy(held_out, train)
+    with pytest.raises(TrainError, match=r"train: holds 2 of the held-out games, .* for one"):
+        open_bench("nethack", tmp_path)
 
 
 def test_what_was_not_decoded_is_asked_for(data, tmp_path):

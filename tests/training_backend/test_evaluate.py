@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from scaling_analysis.errors import TrainError
-from training_backend import evaluate, rollouts
-from training_backend.evaluate import evaluate_returns, held_out_loss, play
+from training_backend import checkpoint, evaluate, rollouts
+from training_backend.evaluate import evaluate_returns, held_out_loss, load_agent, play
 from training_backend.models import Agent
 from training_backend.shards import HeldOut
 from training_backend.tasks import nethack
@@ -107,3 +107,13 @@ def test_a_game_is_shown_key_by_key(agent, monkeypatch, tmp_path):
 def test_a_file_without_an_agent_is_an_error(tmp_path):
     with pytest.raises(TrainError, match="no such checkpoint"):
         play(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("about", [{}, {"config": "{}", "steps": 3}])
+def test_a_checkpoint_that_is_no_agent_is_named(tmp_path, about):
+    path = tmp_path / "training.safetensors"
+    checkpoint.save(path, {"a": torch.zeros(2)}, about)
+    with pytest.raises(
+        TrainError, match=r"training\.safetensors: no agent that was kept at a budg"
+    ):
+        load_agent(path)

@@ -418,8 +418,10 @@ def test_damaged_results_are_named_with_what_to_do(swept: Place, tmp_path: Path)
     episodes = episodes_path(folder, config.snapshots[0])
     whole = episodes.read_bytes()
     episodes.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TrainError, match=r"parquet: damaged .*delete it, and the games are played"):
-        run_sweep([config], BENCH, place, games=(6, 2))
+    result = run_sweep([config], BENCH, place, games=(6, 2))
+    assert [name for name, _ in result.failed] == [config.run_id, "episodes.parquet"]
+    for _, reason in result.failed:
+        assert re.search(r"parquet: damaged .*delete it, and the games are played", reason)
     episodes.unlink()
     assert run_sweep([config], BENCH, place, games=(6, 2)).failed == ()
 
