@@ -20,6 +20,7 @@ from scaling_analysis.cli.options import (
     Target,
     check_writable,
     reads_runs,
+    shortened,
     show_table,
 )
 
@@ -74,6 +75,8 @@ def fit(
     """
     import scaling_analysis as sa
 
+    if unit == "run_id":
+        runs = shortened(runs, as_json)
     documents = []
     names = method or _DEFAULT
     for name in names:

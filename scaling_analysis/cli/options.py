@@ -217,6 +217,17 @@ def pairs(option: str, texts: list[str] | None) -> dict[str, str]:
     return found
 
 
+def shortened(runs: "pd.DataFrame", as_json: bool) -> "pd.DataFrame":
+    """A log of very many rows as a forecast would fit it; says what was done to it."""
+    from scaling_analysis.forecasting.condensing import condense
+    from scaling_analysis.runlog.selecting import select
+
+    runs, said = condense(select(runs))
+    if said:
+        typer.echo(said, err=as_json)
+    return runs
+
+
 def load_forecast(path: Path) -> "Forecast":
     """The forecast in a file."""
     import scaling_analysis as sa

@@ -15,6 +15,7 @@ from scaling_analysis.cli.options import (
     out_file,
     reads_runs,
     records,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def choose_next(
 
     target = "loss" if "loss" in runs and runs["loss"].notna().any() else "mean_return"
     estimator = resolve_methods([method], target)[method]
-    fitted = sa.bootstrap(runs, estimator, n_resamples=replicates, rng=seed)
+    fitted = sa.bootstrap(shortened(runs, as_json), estimator, n_resamples=replicates, rng=seed)
     (largest,) = default_flops(runs, (1.0,))
     offered = sa.read_plan(candidates) if candidates else _candidates(fitted.fit, largest)
     made = sa.next_runs(

@@ -111,7 +111,7 @@ def _append(target: Path, kind: str, cells: dict[str, Any], row: dict[str, Any])
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target) as file:
         if kind == "csv":
-            _check_is_ours(target, _csv_header(file))
+            _check_is_ours(target, file)
         _cut_torn_line(target, file, kind)
         if kind == "jsonl":
             present = _json_rows(file)
@@ -289,9 +289,12 @@ def _is_whole(tail: bytes, text: bytes, kind: str) -> bool:
     )
 
 
-def _check_is_ours(target: Path, header: list[str]) -> None:
+def _check_is_ours(target: Path, file: BinaryIO) -> None:
     """Refuse a file of other names, delimiters or encoding before a byte of it is changed."""
-    if header and "run_id" not in header:
+    header = _csv_header(file)
+    file.seek(0)
+    whole = file.readline().endswith(b"\n")  # a header that a crash tore is cut off
+    if whole and "run_id" not in header:
         raise RunLogError(
             f"{target}, line 1: the header ({', '.join(header[:12])}) names no run_id, so this is "
             "no run log to append to. Write one with write_runs(load_runs(...), path)."

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 import scaling_analysis as sa
+from scaling_analysis.forecasting import condensing
 
 from .conftest import scaling
 
@@ -44,3 +45,16 @@ def test_influence_lists_what_the_fit_hangs_on(log, tmp_path):
     change = [abs(row["params_change"]) for row in made if row["params_change"] is not None]
     assert change == sorted(change, reverse=True)
     assert "changes are log ratios" in scaling("influence", log, *words, "--top", 3)
+
+
+def test_a_long_log_is_fitted_as_a_forecast_would(log, monkeypatch):
+    words = ("--method", "parametric-additive", "--replicates", 10)
+    assert "rows are" not in scaling("fit", log, *words)
+    monkeypatch.setattr(condensing, "MOST_ROWS", 40)
+    rows = len(sa.load_runs(log))
+    said = scaling("fit", log, *words)
+    assert said.startswith(f"{rows} rows of")
+    fitted = int(said.split(" are fitted as ")[1].split()[0])
+    assert f"\n{fitted} rows of" in said, "the fit is of the rows that were said"
+    whole = scaling("fit", log, *words, "--unit", "params")
+    assert f"\n{rows} rows of" in whole, "another unit may lie across what would be averaged"

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from scaling_analysis.errors import RunLogError
+from scaling_analysis.errors import RunLogError, ScalingWarning
 from scaling_analysis.runlog import append_run, load_runs
 from scaling_analysis.runlog.importing import import_csv
 
@@ -84,6 +84,13 @@ def test_one_answer_names_all_columns():
     )
 
 
+def test_an_import_asks_for_the_runs_too(tmp_path):
+    path = tmp_path / "export.csv"
+    LOG.rename(columns={"run_id": "Name", "params": "n"}).to_csv(path, index=False)
+    with pytest.raises(RunLogError, match=r"params .*--map params=n\n  run_id .*--map run_id=Name"):
+        import_csv(path)
+
+
 @pytest.mark.parametrize(
     "dialect", [{"sep": ";", "decimal": ","}, {"encoding": "utf-16"}, {"columns": ["params"]}]
 )
@@ -95,3 +102,11 @@ def test_a_row_is_not_appended_to_a_foreign_table(dialect, tmp_path):
     with pytest.raises(RunLogError, match="no run log to append to"):
         append_run(path, run_id="c", params=1e5, samples=1e6, flops=6e11, loss=1.0)
     assert path.read_bytes() == before
+
+
+def test_a_header_that_a_crash_tore_is_ours(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("run")
+    with pytest.warns(ScalingWarning, match="torn by a crash"):
+        assert append_run(path, run_id="c", params=1e5, samples=1e6, flops=6e11, loss=1.0)
+    assert load_runs(path)["run_id"].tolist() == ["c"]

@@ -170,6 +170,8 @@ def match_names(
         ]
     unsure = {**{want: missing.get(want, []) for want in needed}, **ambiguous}
     if unsure:
+        # Without runs and budgets the log would be read as other than it is: asked for as well.
+        unsure |= {want: missing[want] for want in ("run_id", "budget") if want in missing}
         raise RunLogError(_questions(name, header, unsure, counts, cost_constant))
     return used, [
         f"not read, to confirm: {ours}={alike[0]} (looks like {ours!r})"
