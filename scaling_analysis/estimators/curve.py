@@ -43,7 +43,8 @@ def fit_curve(
     Parameters
     ----------
     x : array_like, (n,)
-        Positive: compute, samples, parameters, ...
+        Positive: compute, samples, parameters, ... More than 200 points are fitted as means of
+        neighbours, of one run where runs are known; the noise is that of the points.
     y : array_like, (n,)
         Residuals are of log y where y is positive throughout, else of y.
     direction : {"decreasing", "increasing"}
@@ -177,11 +178,15 @@ def _check_form(series: Series, form: str) -> None:
 
 def _total_noise(series: Series, noise: float, residuals: Array) -> float:
     """Variance of a new observation, of a new run where runs are known."""
+    if series.read:  # residuals of means are less than those of points
+        noise = max(noise, series.noise)
     return noise if series.run is None else max(noise, run_noise(residuals, series.run))
 
 
 def _messages(series: Series) -> list[str]:
     out = []
+    if series.read:
+        out.append(f"{series.read:,} points are fitted as {len(series.x)} means of neighbours")
     if series.outliers:
         one = series.outliers == 1
         out.append(

@@ -11,6 +11,7 @@ from scaling_analysis.estimators.series import Series
 from scaling_analysis.laws import curve_fits, curves
 from scaling_analysis.laws.curve_fits import Form
 from scaling_analysis.laws.curve_points import Points
+from scaling_analysis.uncertainty.resampling import groups_present
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -65,8 +66,8 @@ def auto_forms(series: Series) -> tuple[str, ...]:
 
 def _late(points: Points, share: float, least: int) -> Array:
     """Weights of the last distinct t present: a share of them, and at least so many."""
-    distinct, member = np.unique(points.t, return_inverse=True)
-    present = (points.weights > 0) @ np.eye(len(distinct))[member] > 0
+    member = np.unique(points.t, return_inverse=True)[1]
+    present = groups_present(points.weights, member)
     from_end = np.cumsum(present[:, ::-1], axis=1)[:, ::-1]
     kept = np.maximum(least, (share * present.sum(axis=1)).astype(int))[:, None]
     return np.where((from_end <= kept)[:, member], points.weights, 0.0)

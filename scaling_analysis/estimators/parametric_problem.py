@@ -12,6 +12,7 @@ from scaling_analysis.laws.forms import FORMS, Form, Rows
 from scaling_analysis.laws.newton import Minimum, SmoothLaw, minimize_huber
 from scaling_analysis.laws.surfaces import EXPONENT_BOUNDS, Space
 from scaling_analysis.runlog import load_runs
+from scaling_analysis.uncertainty.resampling import groups_present
 
 Array = NDArray[np.float64]
 
@@ -77,9 +78,7 @@ class Problem:
 
 
 def _count_distinct(log_x: Array, weights: Array) -> NDArray[np.int64]:
-    values, member = np.unique(log_x, return_inverse=True)
-    present = (weights > 0) @ np.eye(len(values))[member] > 0
-    return present.sum(axis=1)
+    return groups_present(weights, np.unique(log_x, return_inverse=True)[1]).sum(axis=1)
 
 
 def state_problem(

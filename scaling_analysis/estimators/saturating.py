@@ -411,11 +411,24 @@ def _range(
     r = fit.rows["mean_return"].to_numpy(dtype=float)[None]
     profile = problem.refined_profile(r, np.ones_like(r), found)
     best = float(fit.asymptote_fitted)
-    good = problem.asymptotes[profile <= allowed]
-    low, high = float(min([best, *good])), float(max([best, *good]))
-    if fit.ceiling is None and high >= problem.asymptotes[-1]:
-        high = np.inf
+    height = np.append(problem.asymptotes, best)
+    order = np.argsort(height, kind="stable")
+    # In the root of what a profile is above its least it is nearly a line on either side.
+    least = min(float(fit.squares), float(profile.min()))
+    above = np.sqrt(np.maximum(np.append(profile, fit.squares) - least, 0.0))[order]
+    height, limit = height[order], float(np.sqrt(max(allowed - least, 0.0)))
+    good = np.flatnonzero(above <= limit)  # the optimum at least
+    low, high = float(height[0]), float(height[-1]) if fit.ceiling is not None else np.inf
+    if good[0] > 0:
+        low = _reaches(limit, above[good[0] - 1 :][:2], height[good[0] - 1 :][:2])
+    if good[-1] + 1 < len(height):
+        high = _reaches(limit, above[good[-1] :][:2], height[good[-1] :][:2])
     return low, high
+
+
+def _reaches(limit: float, value: Array, at: Array) -> float:
+    """Where a line through two points reaches a value between theirs."""
+    return float(at[0] + (limit - value[0]) / (value[1] - value[0]) * (at[1] - at[0]))
 
 
 def _doubts(fit: SaturatingFit) -> list[str]:

@@ -1,7 +1,7 @@
 """A measured curve, checked and put into the space in which it is fitted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -34,6 +34,10 @@ Direction = Literal["decreasing", "increasing"]
 Bounds = tuple[float | None, float | None]
 """Known floor and ceiling of y, None where unknown."""
 
+MOST_POINTS = 200
+"""More points are fitted as means of neighbours: a law has a handful of parameters, and origins of
+a hindcast that stand behind three of a thousand points would forecast from a hair's breadth."""
+
 FARTHEST = 600.0
 """A logarithm this far from those of the points is as good as infinite."""
 
@@ -61,6 +65,8 @@ class Series:
     noise: float
     """Variance of z of a new observation about the curve."""
     outliers: int
+    read: int = 0
+    """How many points were given, where they are fitted as fewer means of neighbours; else 0."""
 
     @property
     def centre(self) -> float:
@@ -129,6 +135,7 @@ class Series:
             "weights": encode_array(self.weights),
             "noise": self.noise,
             "outliers": self.outliers,
+            **({"read": self.read} if self.read else {}),
         }
 
     @classmethod
@@ -146,6 +153,7 @@ class Series:
             weights=decode_array(data["weights"]),
             noise=data["noise"],
             outliers=data["outliers"],
+            read=data.get("read", 0),
         )
 
 
@@ -182,7 +190,7 @@ def read_series(
     noise = max(neighbour_noise(log_x, z, weights), least_variance(z, space))
     if se is not None:
         weights = weights * precision_weights(se / (py if space == "log" else unit), noise)
-    return Series(
+    series = Series(
         x=px,
         y=py,
         y_se=se,
@@ -194,6 +202,39 @@ def read_series(
         weights=weights,
         noise=noise,
         outliers=int((outlying < 1).sum()),
+    )
+    return series if len(px) <= MOST_POINTS else _with_means_of_neighbours(series)
+
+
+def _with_means_of_neighbours(series: Series) -> Series:
+    """The same curve as about `MOST_POINTS` means in logs, or of y, of neighbours of one run."""
+    count = len(series.x)
+    run = np.zeros(count, dtype=np.intp)
+    if series.run is not None:
+        run = np.unique(series.run, return_inverse=True)[1]
+    group, found = np.empty(count, dtype=np.intp), 0
+    for label in range(int(run.max()) + 1):
+        own = np.flatnonzero(run == label)
+        means = min(len(own), max(1, round(MOST_POINTS * len(own) / count)))
+        group[own] = found + np.arange(len(own)) * means // len(own)
+        found += means
+    total = np.bincount(group, weights=series.weights)
+
+    def mean(values: Array) -> Array:
+        return np.bincount(group, weights=series.weights * values) / total
+
+    x, z = np.exp(mean(np.log(series.x))), mean(series.z)
+    order = np.lexsort((z, x))
+    y = series.unit * (np.exp(z) if series.space == "log" else z)
+    first = np.unique(group, return_index=True)[1]
+    return replace(
+        series,
+        x=x[order],
+        y=y[order],
+        y_se=None,
+        run=None if series.run is None else series.run[first][order],
+        weights=(total / total.mean())[order],
+        read=count,
     )
 
 

@@ -62,6 +62,13 @@ def delete_one_weights(groups: Labels) -> Array:
     return (groups != np.arange(int(groups.max()) + 1)[:, None]).astype(float)
 
 
+def groups_present(weights: Array, groups: Labels) -> NDArray[np.bool_]:
+    """(R, G) whether any row of a group has weight; weights are (R, rows), no group is empty."""
+    order = np.argsort(groups, kind="stable")
+    first = np.searchsorted(groups[order], np.arange(int(groups.max()) + 1))
+    return np.logical_or.reduceat(weights[:, order] > 0, first, axis=1)
+
+
 def wild_noise(
     rng: np.random.Generator, n_resamples: int, groups: Labels, residuals: Array
 ) -> Array:

@@ -414,3 +414,32 @@ def test_coverage_where_the_law_is_right(form):
     law, run = np.mean(hits, axis=0)
     assert 0.85 <= law <= 0.96
     assert 0.85 <= run <= 0.96
+
+
+@pytest.mark.parametrize("count", [1000, 20_000])
+def test_more_points_are_fitted_as_means_and_say_more(count):
+    rng = np.random.default_rng(0)
+
+    def fitted(count):
+        x = np.geomspace(1, 1e6, count)
+        return sa.fit_curve(x, 3 * x**-0.1 * np.exp(0.01 * rng.normal(size=count)))
+
+    few, many = fitted(200), fitted(count)
+    assert f"{count:,} points are fitted as 200 means of neighbours" in many.messages
+    assert np.sqrt(many.noise) == pytest.approx(0.01, rel=0.1)  # of a point, not of a mean
+    before, after = (fit.predict([1e7]).iloc[0] for fit in (few, many))
+    assert after["hi"] - after["lo"] < before["hi"] - before["lo"]
+    assert after["lo"] < 3 * 1e7**-0.1 < after["hi"]
+    again = type(many).from_dict(json.loads(json.dumps(many.to_dict())))
+    assert again.predict([1e7]).equals(many.predict([1e7]))
+
+
+def test_means_are_those_of_one_run():
+    rng = np.random.default_rng(1)
+    x = np.tile(np.geomspace(1, 1e6, 300), 4)
+    run = np.repeat(list("abcd"), 300)
+    offset = np.repeat([-0.15, -0.05, 0.05, 0.15], 300)
+    made = sa.fit_curve(x, 3 * x**-0.1 * np.exp(offset + 0.02 * rng.normal(size=1200)), run=run)
+    assert set(made.series.run) == set("abcd")
+    assert len(made.series.x) == 200
+    assert np.sqrt(made.noise) == pytest.approx(np.hypot(np.std(offset[::300], ddof=1), 0.02), 0.1)

@@ -70,6 +70,24 @@ def test_the_window_is_reported(fit):
     assert "times C_mid" in fit.summary()
 
 
+def test_the_range_of_the_asymptote_ends_where_least_squares_say():
+    from scipy.optimize import least_squares
+    from scipy.stats import f
+
+    rng = np.random.default_rng(4)
+    c = np.geomspace(100, 20000, 30)
+    r = 0.35 + 0.26 / (1 + (2542 / c) ** 1.92) + 0.005 * rng.normal(size=30)
+    found = sa.fit_saturating(c, r, start=0.35)
+    allowed = float(found.squares) * (1 + f.ppf(0.9, 1, 27) / 27)
+    for height in found.asymptote_range:  # not at the nodes of a grid, some way inside
+
+        def residuals(theta, height=height):
+            return 0.35 + (height - 0.35) / (1 + np.exp(theta[1] * (theta[0] - np.log(c)))) - r
+
+        at = least_squares(residuals, [float(found.log_middle), float(found.steepness)])
+        assert 2 * at.cost == pytest.approx(allowed, rel=0.02)
+
+
 def test_a_window_that_ends_short_of_the_middle_refuses_the_asymptote():
     short = np.geomspace(300, 1800, 30)
     found = sa.fit_saturating(short, noisy(short, 1, 0.002), start=0.35)

@@ -138,3 +138,10 @@ def test_episode_noise_is_that_of_drawing_with_replacement():
     assert (noise[:, 0] ** 3).mean() / scale**3 == pytest.approx(skew, abs=0.08)
     # Rows share counts, but not the order of their episodes.
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.06
+
+
+def test_groups_with_any_weight_are_present():
+    groups = np.array([2, 0, 1, 0, 2])
+    weights = np.array([[1.0, 0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 3.0, 0.0, 0.0]])
+    expected = [[True, False, True], [False, True, False]]
+    assert rs.groups_present(weights, groups).tolist() == expected
