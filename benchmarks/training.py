@@ -1,7 +1,7 @@
 """Training speed of NetHack agents, as ratios to what this device does in the same run.
 
     python benchmarks/training.py [--device cuda] [--quick] [--parts agents ladder waiting]
-                                  [--out benchmarks/results]
+                                  [--agents lstm ...] [--out benchmarks/results [--add]]
 
 * agents: counted training FLOP a second over the device's own matrix product (float32 on a CPU,
   bfloat16 on a GPU), by family, size and batch; the core alone (a transformer's blocks) and the
@@ -32,7 +32,7 @@ from random_runs import Trainer, configure, fields_of, random_chunk, write_rando
 from timing import FAILED, Clock, device_name, freeing, matrix_product, ratio
 
 from training_backend.config import RunConfig
-from training_backend.families import find_family
+from training_backend.families import FAMILIES, find_family
 from training_backend.loading import open_loader
 from training_backend.memory import check_device
 from training_backend.objectives.behaviour_cloning import train
@@ -272,20 +272,25 @@ def main() -> None:
         default=["agents", "ladder", "waiting"],
         choices=["agents", "ladder", "waiting"],
     )
+    parser.add_argument("--agents", nargs="+", choices=FAMILIES, help="these families alone")
     parser.add_argument("--out", type=Path, help="folder for training_<device>.txt")
+    parser.add_argument("--add", action="store_true", help="go on with the file that is there")
     options = parser.parse_args()
     device = options.device
     check_device(device)
     on_cuda = torch.device(device).type == "cuda"
     amounts = GPU if on_cuda else CPU
     amounts = quick(amounts) if options.quick else amounts
+    if options.agents:
+        lines = tuple(line for line in amounts.lines if line[0] in options.agents)
+        amounts = replace(amounts, lines=lines)
     if not on_cuda:
         torch.set_num_threads(1)
     name = torch.cuda.get_device_name(device).replace(" ", "_") if on_cuda else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         targets: list[Any] = [sys.stdout]
         if options.out is not None:
-            targets.append((options.out / f"training_{name}.txt").open("w"))
+            targets.append((options.out / f"training_{name}.txt").open("a" if options.add else "w"))
         with redirect_stdout(_Tee(*targets)):  # type: ignore[type-var]
             print(f"# python {' '.join(sys.argv)}")
             print(f"{device_name(device)}; torch {torch.__version__}\n")

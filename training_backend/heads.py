@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training_backend.embedding import embed
+
 BINS: Final = 32
 """K. The highest bin holds the best thirty-second of the frames: fine enough to ask for more than
 the best tenth of the games does, and 3 % of the frames still teach it."""
@@ -96,7 +98,7 @@ class ReturnHead(nn.Module):
         Returns:
             Logits (..., A) of pi(a | z, r), and (..., K) of P(r | z).
         """
-        scale, shift = self.modulate(F.embedding(bins, self.embedding)).chunk(2, -1)
+        scale, shift = self.modulate(embed(bins, self.embedding)).chunk(2, -1)
         return self.actions(z * (1 + scale) + shift), self.returns(z)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -216,6 +216,6 @@ def can_compile() -> bool:
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # a kernel for each shape: one for any shape would be two, as the first step of an array counts
-    # as another shape of all of it
-    return torch.compile(function, dynamic=False)
+    # one kernel for all shapes: compiled anew for each size, a ladder of short runs would wait for
+    # the compiler, and a process may compile a function eight times
+    return torch.compile(function, dynamic=True)
