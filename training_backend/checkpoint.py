@@ -154,6 +154,6 @@ def _checksum(tensors: Mapping[str, torch.Tensor], about: str) -> str:
     """CRC-32 of a checkpoint's content; its tensors lie in the CPU's memory."""
     found = zlib.crc32(about.encode())
     for name in sorted(tensors):
-        content = tensors[name].reshape(-1).view(torch.uint8).numpy()
-        found = zlib.crc32(memoryview(content), zlib.crc32(name.encode(), found))
+        content: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        found = zlib.crc32(content, zlib.crc32(name.encode(), found))
     return f"{found:08x}"

@@ -3,6 +3,7 @@
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from scaling_analysis import PlanError
+from scaling_analysis import PlanError, ScalingWarning
 from training_backend.checkpoint import KEPT
 from training_backend.config import RunConfig
 from training_backend.jobs import Bench
-from training_backend.memory import GIGA, count_memory
+from training_backend.memory import GIGA, count_memory, explain, is_out_of_memory
 from training_backend.objectives.behaviour_cloning import train
 from training_backend.stacking import pays_alone, stacks_of, train_stack
 from training_backend.sweep import LARGEST_STACK
@@ -35,7 +36,8 @@ def dry_run(
     Returns:
         One row a run: run_id, width, params, flops_per_sample, batch_size, learning_rate, samples,
         epochs, hours (of one worker, from timing a few optimiser steps here, its share where runs
-        are trained as a stack; playing the evaluation games comes on top), memory_gb (of the device
+        are trained as a stack; playing the evaluation games comes on top; NaN, with a warning that
+        says what fits, where a step of it runs out of memory), memory_gb (of the device
         while training), disk_gb (what the run leaves), snapshots, skipped.
     """
     seconds: dict[tuple[str, float, int], float] = {}
@@ -52,11 +54,18 @@ def dry_run(
             ]
             stacked = device.startswith("cuda") and micro_batches == 1
             together, *_ = stacks_of(alike, LARGEST_STACK if stacked else 1)
-            step = seconds_per_step(together, split, device, micro_batches)
-            seconds[kind] = step / len(together)
             memory[kind] = count_memory(
                 c, split.fields, split.actions, micro_batches=micro_batches
             ).total
+            try:
+                step = seconds_per_step(together, split, device, micro_batches)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                step = math.nan  # the run will fail so, and no other
+                said = explain([c], split.fields, split.actions, device, micro_batches)
+                warnings.warn(f"run {c.run_id}: {said}", ScalingWarning, stacklevel=2)
+            seconds[kind] = step / len(together)
         rows.append(
             {
                 "run_id": c.run_id,

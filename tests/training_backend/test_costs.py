@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from markov_source import BENCH, MarkovSource
 
-from scaling_analysis import PlanError
+from scaling_analysis import PlanError, ScalingWarning
 from training_backend import costs
 from training_backend.checkpoint import KEPT
 from training_backend.config import RunConfig
@@ -75,3 +76,19 @@ def test_a_plan_larger_than_the_data_says_how_large_and_asks() -> None:
     allowed = float(message.rsplit("--max-epochs ", 1)[1])
     assert epochs <= allowed < epochs + 0.11
     check_epochs([config], sizes, allowed)
+
+
+def test_a_run_that_does_not_fit_is_told_and_the_others_are_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def time_them(together: list[RunConfig], *_: object) -> float:
+        if together[0].run_id == "large":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+        return 3600.0
+
+    monkeypatch.setattr(costs, "seconds_per_step", time_them)
+    configs = [_config(run_id="large", params=4e3), _config()]
+    with pytest.warns(ScalingWarning, match=r"run large: out of memory on cpu, .* parameters fit"):
+        table = dry_run(configs, BENCH)
+    assert np.isnan(table["hours"][0])
+    assert table["hours"][1] == configs[1].snapshot_steps[-1]
