@@ -11,8 +11,10 @@ input i, forget f, cell g, output o.
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -208,10 +210,11 @@ def fused(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
 
 @cache
 def can_compile() -> bool:
-    """Whether kernels can be made for this machine's GPU: by Triton, which needs a C compiler."""
-    return has_triton() and any(
-        shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")
-    )
+    """Whether kernels can be made for this machine's GPU: by Triton, which needs a C compiler and
+    Python's headers."""
+    if not has_triton() or not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return False
+    return any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
 
 
 @cache

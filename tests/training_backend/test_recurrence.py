@@ -1,6 +1,7 @@
 """The LSTM as a scan: what the fused one computes, for one run and for several at once."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,6 +102,23 @@ def test_under_autocast_products_are_bfloat16_and_the_cell_is_float32() -> None:
     for one, other in zip(found, wanted, strict=True):
         assert one.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=0.1, atol=0.1)
+
+
+def test_nothing_is_compiled_without_triton_headers_and_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = recurrence.can_compile.__wrapped__
+    monkeypatch.setattr(recurrence, "has_triton", lambda: True)
+    monkeypatch.setattr(recurrence.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(recurrence.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert not look()
+    (tmp_path / "Python.h").touch()
+    assert look()
+    monkeypatch.setattr(recurrence.shutil, "which", lambda name: None)
+    assert not look()
+    monkeypatch.setattr(recurrence, "has_triton", lambda: False)
+    monkeypatch.setattr(recurrence.shutil, "which", lambda name: name)
+    assert not look()
 
 
 def test_only_a_plain_lstm_can_be_scanned() -> None:
