@@ -58,6 +58,7 @@ sweep.csv: the names of these columns must be confirmed:
   samples ((observation, action) pairs consumed): guess: --map samples=tokens; or examples
   flops (compute spent so far, counted): no guess
   loss (held-out cross-entropy): guess: --map loss=loss; or val_loss
+  run_id (one training run; the unit that is resampled): guess: --map run_id=run
   flops may be computed from the other two: cost_constant=6 (C = 6 N D, right for dense \
 transformers only)
 Columns: run, n_params, tokens, examples, loss, val_loss.
