@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from math import prod
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -320,7 +321,7 @@ def _pin(slot: dict[str, Tensor], nbytes: int, device: torch.device) -> bool:
 class _Resident:
     """Demonstrations that are on the device already: only row numbers travel."""
 
-    def __init__(self, stream: ShardStream, lanes: range, columns: dict[str, Tensor]) -> None:
+    def __init__(self, stream: ShardStream, lanes: range, columns: "Columns") -> None:
         self._stream, self._lanes, self._columns = stream, lanes, columns
 
     def __getitem__(self, step: int, /) -> dict[str, Tensor]:
@@ -329,25 +330,61 @@ class _Resident:
         return gather(self._columns, rows[:, part], resets[:, part])
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Whole columns of feature shards on a device."""
+
+    packed: Tensor
+    """Those of one byte a number, side by side, (rows, bytes): one look-up brings a row of all."""
+    places: Mapping[str, tuple[slice, tuple[int, ...]]]
+    """Which bytes of it a column is, and the shape of one of its rows."""
+    others: Mapping[str, Tensor]
+    """The other columns."""
+
+    def __getitem__(self, index: Tensor) -> dict[str, Tensor]:
+        """Rows of all columns by name, for an index of any shape on the device."""
+        at = index.flatten()
+        packed = self.packed.index_select(0, at).unflatten(0, index.shape)
+        found = {
+            name: packed[..., part].unflatten(-1, shape) if shape else packed[..., part.start]
+            for name, (part, shape) in self.places.items()
+        }
+        return found | {
+            name: column.index_select(0, at).unflatten(0, index.shape)
+            for name, column in self.others.items()
+        }
+
+
+def _send(columns: dict[str, NDArray[Any]], device: torch.device) -> Columns:
+    """Columns, which are let go of one by one, as `Columns` on a device."""
+    bytewise = [name for name, column in columns.items() if column.dtype == np.uint8]
+    ends = np.cumsum([0, *(prod(columns[name].shape[1:]) for name in bytewise)]).tolist()
+    rows = len(columns[bytewise[0]])
+    packed = torch.empty(rows, ends[-1], dtype=torch.uint8, device=device)
+    places = {}
+    for name, begin, end in zip(bytewise, ends, ends[1:], strict=False):
+        column = columns.pop(name)
+        places[name] = slice(begin, end), column.shape[1:]
+        packed[:, begin:end] = torch.from_numpy(column.reshape(rows, -1)).to(device)
+    others = {name: torch.from_numpy(column).to(device) for name, column in columns.items()}
+    return Columns(packed, places, others)
+
+
 def gather(
-    columns: Mapping[str, Tensor], rows: NDArray[np.int64], resets: NDArray[np.bool_]
+    columns: Columns, rows: NDArray[np.int64], resets: NDArray[np.bool_]
 ) -> dict[str, Tensor]:
     """Chunks out of `resident_columns`: the rows and resets, of any one shape, alone travel."""
     on_host = torch.from_numpy(np.ascontiguousarray(resets))
     index = torch.from_numpy(np.ascontiguousarray(rows))
-    device = columns["action"].device
+    device = columns.packed.device
     if device.type == "cuda":
         index, on_host = index.pin_memory(), on_host.pin_memory()
-    at = index.to(device, non_blocking=True).flatten()
-    chunk = {
-        name: column.index_select(0, at).unflatten(0, index.shape)
-        for name, column in columns.items()
-    }
+    chunk = columns[index.to(device, non_blocking=True)]
     chunk["reset"] = on_host.to(device, non_blocking=True)
     return _with_resets(chunk, on_host)
 
 
-_RESIDENT: "weakref.WeakKeyDictionary[Any, dict[Any, dict[str, Tensor]]]"
+_RESIDENT: "weakref.WeakKeyDictionary[Any, dict[Any, Columns]]"
 _RESIDENT = weakref.WeakKeyDictionary()
 
 
@@ -357,7 +394,7 @@ def resident_columns(
     returns: bool = False,
     *,
     force: bool = False,
-) -> dict[str, Tensor] | None:
+) -> Columns | None:
     """Whole columns of feature shards on a device, once for all loaders of this process.
 
     Args:
@@ -367,7 +404,7 @@ def resident_columns(
         force: also on a CPU, and whatever part of its memory they take.
 
     Returns:
-        Tensors by the names of `Shards.layout`, their rows those of `ShardStream.rows`. None where
+        The columns of `Shards.layout`, their rows those of `ShardStream.rows`. None where
         they are no features, the device is no CUDA device, or they do not fit into
         `RESIDENT_SHARE` of its free memory.
     """
@@ -382,8 +419,5 @@ def resident_columns(
             free, _ = torch.cuda.mem_get_info(place)
             if demonstrations.nbytes > RESIDENT_SHARE * free:
                 return None
-        kept[place, returns] = {
-            name: torch.from_numpy(column).to(place)
-            for name, column in demonstrations.columns(returns).items()
-        }
+        kept[place, returns] = _send(demonstrations.columns(returns), place)
     return kept[place, returns]

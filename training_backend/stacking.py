@@ -23,7 +23,7 @@ from torch import Tensor
 from scaling_analysis import TrainError
 from training_backend.config import RunConfig
 from training_backend.families import find_family
-from training_backend.loading import gather, open_loader, resident_columns
+from training_backend.loading import Columns, gather, open_loader, resident_columns
 from training_backend.objectives import behaviour_cloning
 from training_backend.objectives.behaviour_cloning import (
     LOSS_EVERY,
@@ -201,7 +201,7 @@ def _open_feed(
 
 
 def _gather(
-    streams: Sequence[Any], of_run: Sequence[int], columns: Mapping[str, Tensor], step: int
+    streams: Sequence[Any], of_run: Sequence[int], columns: Columns, step: int
 ) -> dict[str, Tensor]:
     """The runs' chunks of a step from columns that lie on the device: only row numbers travel."""
     found = [stream.rows(step) for stream in streams]

@@ -337,7 +337,9 @@ def _announce(
     say(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     target = study.forecast
     spent = sum(c.samples * c.flops_per_sample for c in ladder)
-    hours = table["hours"].sum() / compute.workers
+    # on one card jobs take turns
+    side_by_side = 1 if device.startswith("cuda") else compute.workers
+    hours = table["hours"].sum() / side_by_side
     rate = spent / max(table["hours"].sum(), 1e-9)
     sizes = len(target.spread) + target.naive
     after = sizes * target.seeds * sum(target.flops)
@@ -346,11 +348,11 @@ def _announce(
     say(
         f"ladder: {len(ladder)} runs of {table['params'].nunique()} sizes up to "
         f"{table['params'].max():,} parameters, {spent:.3g} FLOP, about {hours:.2g} hours on "
-        f"{compute.workers} processes at the speed of one on this machine's {device}, up to "
+        f"{side_by_side} processes at the speed of one on this machine's {device}, up to "
         f"{table['epochs'].max():.2g} epochs, up to {table['memory_gb'].max():.2g} GB of memory a "
         f"run, {table['disk_gb'].sum():.2g} GB of checkpoints; forecast runs: {sizes} sizes, "
         f"{target.seeds} seeds, {after:.3g} FLOP up to {max(target.flops):g} a run, about "
-        f"{after / rate / compute.workers:.2g} hours at the same speed; evaluation games come on "
+        f"{after / rate / side_by_side:.2g} hours at the same speed; evaluation games come on "
         f"top; {free:.0f} GB of disk are free"
     )
 

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 from markov_source import ACTIONS, BENCH, FIELDS, MarkovSource
-from synthetic_shards import write_synthetic
 from torch.nn import functional as F
 
 from training_backend.config import RunConfig
 from training_backend.distributed import Computation
 from training_backend.embedding import embed
 from training_backend.jobs import Place
-from training_backend.loading import open_loader
 from training_backend.memory import MemoryLimitError, explaining_memory
 from training_backend.objectives.behaviour_cloning import (
     load_snapshot,
@@ -29,7 +27,6 @@ from training_backend.objectives.behaviour_cloning import (
 from training_backend.objectives.training_state import TrainingState, build_agent
 from training_backend.precision import Precision, choose_precision
 from training_backend.rollouts import Policy
-from training_backend.shards import Shards
 from training_backend.stack import Stack
 from training_backend.stacking import train_stack
 from training_backend.sweep import run_sweep
@@ -164,20 +161,6 @@ def test_a_modern_card_is_used_as_one() -> None:
     large = choose_precision("cuda", 3e7, "transformer")
     modern = torch.cuda.get_device_capability() >= (8, 0)
     assert (large.bf16, large.tf32) == (modern, modern)
-
-
-@pytest.mark.parametrize("options", [{}, {"resident": False}, {"resident": False, "workers": 0}])
-def test_chunks_on_the_device_are_those_on_the_disk(options: Any, tmp_path: Path) -> None:
-    write_synthetic(tmp_path, [("1", 300), ("2", 7), ("3", 493)])
-    stream = Shards(tmp_path).stream(4, 25, seed=1, returns=True)
-    steps = (0, 1, 2, 3, 4, 5, 6, 20, 21, 3, 4)
-    with open_loader(stream, device="cuda", **options) as load:
-        chunks = [load[step] for step in steps]
-    for step, chunk in zip(steps, chunks, strict=True):
-        for name, array in stream[step].items():
-            assert chunk[name].is_cuda
-            assert chunk[name].cpu().numpy().tobytes() == array.tobytes(), (step, name)
-        assert torch.equal(chunk["reset_host"], chunk["reset"].cpu())
 
 
 @pytest.mark.parametrize("agent", ["lstm", "transformer", "lstm-returns"])

@@ -97,7 +97,8 @@ def test_columns_are_kept_once_and_only_where_they_may_be(shards):
     kept = resident_columns(shards, "cpu", force=True)
     assert kept is not None
     assert resident_columns(shards, "cpu", force=True) is kept
-    assert set(kept) == {"action", *(field.name for field in shards.fields)}
+    assert {*kept.places, *kept.others} == {"action", *(field.name for field in shards.fields)}
+    assert kept.packed.shape == (len(shards), sum(field.size for field in shards.fields) + 1)
     assert resident_columns(MarkovSource(), "cpu", force=True) is None
 
 
