@@ -185,9 +185,12 @@ def write_preset(folder: Path, preset: str, agents: Sequence[str] = ()) -> None:
 
     Raises:
         TrainError: there is no such preset, or the study there trains other families.
+        PlanError: there is no such family.
     """
     if preset not in PRESETS:
         raise TrainError(f"unknown preset {preset!r}; there is {', '.join(PRESETS)}")
+    for agent in agents:
+        find_family(agent)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "study.toml"
     if not path.exists():

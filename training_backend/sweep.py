@@ -2,8 +2,8 @@
 
 Three passes: train every run and measure its held-out losses; choose which snapshots play how many
 games, many near the optimum of a budget and fewer elsewhere, which needs all the losses; play. A
-row of the run log is written when it is complete, and so once; a return under another protocol
-or more games never train anything again. Any pass can be killed and goes on from its files.
+row of the run log is written when it is complete, and so once: games that were played are not
+played again, and more of them are not added. Any pass can be killed and goes on from its files.
 """
 
 import math

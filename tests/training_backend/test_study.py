@@ -20,6 +20,7 @@ from scaling_analysis import Forecast, PlanError, TrainError, append_run, load_r
 from training_backend.config import RunConfig
 from training_backend.jobs import Bench, Place
 from training_backend.rehearsal import STEPS_A_GAME
+from training_backend.stages import Stages
 from training_backend.study import PRESETS, Study, run_study, write_preset
 from training_backend.sweep import SweepResult
 
@@ -335,3 +336,15 @@ def test_the_gpu_preset_is_of_the_size_that_it_promises(tmp_path: Path) -> None:
 def test_a_preset_for_one_family_names_it(tmp_path: Path) -> None:
     write_preset(tmp_path, "quick", ["transformer"])
     assert Study.load(tmp_path).agent == "transformer"
+
+
+def test_a_family_that_is_not_known_is_not_written_down(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="agent 'gru' is not known"):
+        write_preset(tmp_path / "study", "quick", ["lstm", "gru"])
+    assert not (tmp_path / "study").exists()
+
+
+def test_damaged_stages_say_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "stages.json").write_text('{"plan')
+    with pytest.raises(TrainError, match=r"stages\.json: damaged .* no run is trained again"):
+        Stages(tmp_path)
