@@ -1,5 +1,6 @@
 """Colours, axes and marks that the figures share."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -140,12 +141,17 @@ def logarithmic(ax: "Axes", which: Literal["x", "y"], label: str, plain: bool = 
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     axis.set_label_text(label)
     lo, hi = sorted(ax.get_xlim() if which == "x" else ax.get_ylim())
-    if hi / lo < 30 or plain:
+    if hi / lo < 100 or plain:  # of powers alone a shorter axis may show one, or none
         if hi / lo < 6:
             axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         else:
             subs = (1.0, 2.0, 3.0, 5.0) if hi / lo < 12 else (1.0, 2.0, 5.0)
             axis.set_major_locator(LogLocator(subs=subs if hi / lo < 300 else (1.0,)))
-        write = count if max(abs(lo), hi) >= 1e3 and not plain else "{:,.6g}".format
+        write = _round if max(abs(lo), hi) >= 1e3 and not plain else "{:,.6g}".format
         axis.set_major_formatter(FuncFormatter(lambda value, _: write(float(value))))
     axis.set_minor_locator(NullLocator())
+
+
+def _round(value: float) -> str:
+    """A tick at a round number: 20k rather than 20.0k."""
+    return re.sub(r"\.0+(?=\D|$)", "", count(value))

@@ -162,12 +162,9 @@ def plot_methods(
     labels = ["average" if name == COMBINED else name.replace("-", " ") for name in methods]
     ax.set_yticks(-np.arange(len(methods)), labels, parse_math=False)
     ax.set_ylim(0.6 - len(methods), 0.6)
-    logarithmic(
-        ax,
-        "x",
-        f"{NAMES[quantity]} at {compute(budget)} FLOP",
-        plain=quantity != "params_opt",
-    )
+    # The names of the methods take the room of a longer label.
+    what = "$N_{opt}$" if quantity == "params_opt" else NAMES[quantity]
+    logarithmic(ax, "x", f"{what} at {compute(budget)} FLOP", plain=quantity != "params_opt")
     return ax
 
 

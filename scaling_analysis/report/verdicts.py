@@ -92,7 +92,9 @@ def plot_hindcast(
     ax.axhline(1.0, color=GREY, lw=0.8)
     logarithmic(ax, "x", "Held-out compute over the last budget fitted", plain=True)
     logarithmic(ax, "y", "Observed over forecast", plain=True)
-    ax.legend(frameon=False, fontsize="x-small", loc="best", ncols=2)
+    low, high = ax.get_ylim()  # room for the legend, which no bar may cross
+    ax.set_ylim(low, high * (high / low) ** 0.15)
+    ax.legend(frameon=False, fontsize="x-small", loc="upper left", ncols=2)
     return ax
 
 

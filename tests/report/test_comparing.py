@@ -2,14 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from scaling_analysis.forecasting.scores import COMBINED
+from scaling_analysis.report.axes import logarithmic
 from scaling_analysis.report.comparing import _sized as sized
 from scaling_analysis.report.comparing import beaten_by_baselines, methods_section
+from scaling_analysis.report.diagnostics import plot_methods
 from scaling_analysis.report.equations import _plain as equation_number
 from scaling_analysis.report.equations import equations
 from scaling_analysis.report.residuals import Residuals
+from scaling_analysis.report.verdicts import plot_hindcast
 
 
 def with_errors(forecast, of_average: float, of_baseline: float):
@@ -59,3 +66,37 @@ def test_numbers_of_an_equation_are_written_alike(forecast):
 def test_a_residual_of_rounding_errors_is_zero():
     found = Residuals(method="", target="loss", space="log", rows=pd.DataFrame())
     assert sized(found, 5e-17, signed=True) == "+0\N{NO-BREAK SPACE}%"
+
+
+def test_the_legend_of_a_hindcast_crosses_no_bar(forecast):
+    ax = Figure().subplots()
+    plot_hindcast(forecast.ensemble.hindcast, ax=ax)
+    ax.figure.canvas.draw()
+    below = ax.get_legend().get_window_extent().y0
+    for drawn in (*ax.lines, *ax.collections):
+        if isinstance(drawn, LineCollection):
+            y = np.concatenate([segment[:, 1] for segment in drawn.get_segments()])
+        else:
+            y = np.asarray(drawn.get_ydata(), dtype=float)
+        if len(y):
+            assert ax.transData.transform([(1.0, y.max())])[0, 1] <= below
+
+
+@pytest.mark.parametrize("flops", [1e13, 1.98e13])
+def test_the_label_of_the_sizes_has_room(forecast, flops):
+    ax = Figure(figsize=(4.1, 2.2)).subplots()
+    ax.figure.subplots_adjust(left=0.35)
+    plot_methods(forecast, "params_opt", flops, ax=ax)
+    ax.figure.canvas.draw()
+    assert ax.xaxis.label.get_window_extent().x1 <= ax.figure.bbox.x1
+
+
+def test_a_short_logarithmic_axis_has_several_numbers():
+    ax = Figure().subplots()
+    ax.plot([1, 2], [2.1e4, 9e5])
+    ax.set_yscale("log")
+    logarithmic(ax, "y", "N")
+    low, high = ax.get_ylim()
+    assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 4
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert {"50k", "200k"} <= set(labels)
