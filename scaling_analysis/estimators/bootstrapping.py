@@ -226,6 +226,11 @@ class Bootstrap(Result):
             return np.asarray(quantity(fit), dtype=float)
         if flops is None:
             raise BootstrapError(f"interval({quantity!r}) needs flops=")
+        if not callable(getattr(fit, quantity, None)):
+            raise BootstrapError(
+                f"interval({quantity!r}): {type(fit).__name__} has no such method; give "
+                "'params_opt', 'samples_opt', 'value_opt' or a function of the fit"
+            )
         return np.asarray(getattr(fit, quantity)(np.asarray(flops, dtype=float)), dtype=float)
 
 

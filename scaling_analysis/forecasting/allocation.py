@@ -8,6 +8,7 @@ from scaling_analysis.errors import ForecastError
 from scaling_analysis.forecasting.combination import weighted_quantile
 from scaling_analysis.forecasting.ensemble import Ensemble, run_table
 from scaling_analysis.forecasting.members import log_value
+from scaling_analysis.forecasting.questions import check_level, paired, positive
 from scaling_analysis.forecasting.scores import COMBINED
 
 Array = NDArray[np.float64]
@@ -93,10 +94,11 @@ def misallocation(
         the return below the most), excess_lo, excess_hi, wasted (share of C that would have bought
         the same at N_opt; NaN where the law never reaches it).
     """
-    c, n = np.broadcast_arrays(np.atleast_1d(flops).astype(float), np.atleast_1d(params))
+    c, n = paired(flops, params)
+    check_level(level)
     sign = 1.0 if ensemble.target == "loss" else -1.0
     rows = []
-    for budget, size in zip(c, n.astype(np.float64), strict=True):
+    for budget, size in zip(c.ravel(), n.ravel(), strict=True):
         lost = float(excess(ensemble, budget, size))
 
         def loss_over_best(fit, budget=budget, size=size):
@@ -160,7 +162,7 @@ def capped(
             f"max_params={max_params!r}, max_samples={max_samples!r}: caps must be positive"
         )
     rows = []
-    for budget in np.atleast_1d(np.asarray(flops, dtype=np.float64)):
+    for budget in positive("flops", flops):
         best = float(np.exp(ensemble.predict("params_opt", budget).log[0]))
         least = _size_of_cost(ensemble, budget / max_samples)
         size, binding, spent = best, "none", budget
@@ -232,7 +234,7 @@ def spending(
     for name, value in given.items():
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ForecastError(f"{name}={value!r} must be a positive number")
-    c = np.atleast_1d(np.asarray(flops, dtype=np.float64))
+    c = positive("flops", flops)
     seconds = c / flops_per_second
     table = {"flops": c, "device_hours": seconds / SECONDS_AN_HOUR}
     if price_per_hour is not None:

@@ -87,6 +87,8 @@ def next_runs(
     """
     if max_flops is None and count is None:
         raise PlanError("give max_flops=, the compute to spend, or count=, the number of runs")
+    if count is not None and count < 1:
+        raise PlanError(f"count={count!r}: choose one run at least")
     if candidates.empty:
         raise PlanError("there are no candidates; plan_ladder(...) makes some")
     absent = [name for name in ("params", "budget") if name not in candidates]

@@ -10,6 +10,7 @@ from scaling_analysis.errors import ForecastError
 from scaling_analysis.forecasting.combination import log_horizon
 from scaling_analysis.forecasting.ensemble import Ensemble
 from scaling_analysis.forecasting.members import log_value
+from scaling_analysis.forecasting.questions import check_level, check_replicates, positive
 from scaling_analysis.forecasting.result import Forecast
 
 Array = NDArray[np.float64]
@@ -71,9 +72,11 @@ def compare_recipes(
             f"the first forecast is of {one.target}, the second of {two.target}: compare like with "
             "like"
         )
+    check_level(level)
+    check_replicates(n_draws=n_draws)
     draws = np.random.default_rng(rng)
     rows = []
-    for budget in np.atleast_1d(np.asarray(flops, dtype=np.float64)):
+    for budget in positive("flops", flops):
         grid = budget * np.geomspace(1 / _REACH, _REACH, 321)
         a, b = (_curves(e, budget, grid, n_draws, draws) for e in (one, two))
         middle = grid.size // 2

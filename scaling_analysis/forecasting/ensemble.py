@@ -21,6 +21,7 @@ from scaling_analysis.forecasting.combination import (
 )
 from scaling_analysis.forecasting.members import BASELINES, FitQuantity, log_forecast
 from scaling_analysis.forecasting.observation import Noise
+from scaling_analysis.forecasting.questions import check_level, paired
 from scaling_analysis.forecasting.scores import COMBINED, PRIOR_SCALE, Hindcast
 from scaling_analysis.forecasting.through_link import LINK, link_forecast
 from scaling_analysis.laws.cost import Cost
@@ -223,6 +224,11 @@ class Ensemble:
             return bool(self.methods(quantity))
         return method in self.methods(quantity) or method in self.fitted(quantity)
 
+    def known(self, quantity: str) -> list[str]:
+        """What forecasts a quantity: the average, methods and baselines."""
+        names = [COMBINED, *self.methods(quantity), *BASELINES]
+        return [name for name in names if self.forecasts(quantity, name)]
+
     def fitted(self, quantity: str) -> Mapping[str, Bootstrap]:
         """The bootstraps that forecast a quantity, baselines included."""
         if quantity == "params_opt":
@@ -295,9 +301,15 @@ def run_table(
         them: the expected value, _lo and _hi (expectation), _run_lo and _run_hi (mean of `runs` new
         runs).
     """
-    c, n = np.broadcast_arrays(
-        np.atleast_1d(np.asarray(flops, dtype=np.float64)), np.asarray(params, dtype=np.float64)
-    )
+    c, n = paired(flops, params)
+    check_level(level)
+    if not runs >= 1:
+        raise ForecastError(f"runs={runs!r}: the mean of one new run or of more")
+    known = {name for t in ("loss", "mean_return") for name in ensemble.known(t)}
+    if method not in known:
+        raise ForecastError(
+            f"method {method!r} is unknown: choose among {', '.join(sorted(known))}"
+        )
     table = {"params": n, "flops": c}
     for target in ("loss", "mean_return"):
         if target in ensemble.noise and ensemble.forecasts(target, method):

@@ -33,6 +33,7 @@ from scaling_analysis.forecasting.observation import (
     observe,
     seed_noise,
 )
+from scaling_analysis.forecasting.questions import check_level, check_replicates
 from scaling_analysis.forecasting.result import Forecast, fingerprints, now_utc
 from scaling_analysis.forecasting.scores import COMBINED, Hindcast
 from scaling_analysis.forecasting.through_link import LINK, LinkEstimator, find_bounds
@@ -125,8 +126,10 @@ def forecast(
     ['loss', 'flops', 'flops_lo', 'flops_hi']
     """
     budgets = _checked_budgets(flops)
-    if not 0 < level < 1:
-        raise ForecastError(f"level={level!r} must lie between 0 and 1, such as 0.9")
+    check_level(level)
+    check_replicates(n_resamples=n_resamples, hindcast_resamples=hindcast_resamples)
+    if not tolerance > 0:
+        raise ForecastError(f"tolerance={tolerance!r} must be a positive share, such as 0.01")
     runs = _in_order(select(runs, agent, task))
     draws = np.random.default_rng(rng)
     targets = available_targets(runs)
@@ -373,6 +376,13 @@ def _warnings(ensemble: Ensemble, budgets: Array) -> list[str]:
         messages.append(
             f"budgets from {far[0]:g} FLOP on lie more than {_FAR:g} times farther out than the "
             f"farthest hindcast ({reach:.3g} times its origin): their widening is extrapolated"
+        )
+    fitted = ensemble.fitted("params_opt").values()
+    least = min(float(member.fit.rows["flops"].min()) for member in fitted)
+    if budgets[0] < least / _FAR:
+        messages.append(
+            f"{budgets[0]:g} FLOP is less than the smallest run spent ({least:.3g}): the intervals "
+            "are made for larger budgets, and too narrow there"
         )
     messages += [
         f"no origin could forecast the {target}: its methods weigh the same there and its "

@@ -28,6 +28,7 @@ from scaling_analysis.forecasting.members import (
     without_findings,
 )
 from scaling_analysis.forecasting.observation import WITHIN, observe, trend_until
+from scaling_analysis.forecasting.questions import check_level, check_replicates
 from scaling_analysis.forecasting.replaying import replay
 from scaling_analysis.forecasting.scores import COMBINED, Hindcast
 from scaling_analysis.forecasting.through_link import (
@@ -143,6 +144,11 @@ class Hindcasting:
         levels: Sequence[float] = LEVELS,
         within: float = WITHIN,
     ) -> None:
+        check_replicates(n_resamples=n_resamples)
+        for level in levels:
+            check_level(level)
+        if not within > 1:
+            raise ForecastError(f"within={within!r}: a factor above 1 around the optimum")
         runs, self._condensed = condense(select(runs))
         draws = np.random.default_rng(rng)
         targets = available_targets(runs)

@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling_analysis.errors import ForecastError
 from scaling_analysis.forecasting.ensemble import Ensemble
+from scaling_analysis.forecasting.questions import check_level
 
 Array = NDArray[np.float64]
 
@@ -45,6 +46,7 @@ def flops_for(
     """
     if (loss is None) == (mean_return is None):
         raise ForecastError("give one target: loss=... or mean_return=...")
+    check_level(level)
     target, asked = ("loss", loss) if mean_return is None else ("mean_return", mean_return)
     goals = np.atleast_1d(np.asarray(asked, dtype=np.float64))
     if target not in ensemble.noise:

@@ -142,3 +142,26 @@ def test_comparison_finds_the_effective_compute_of_a_better_recipe(ladder, make_
     same = compare_recipes(base, base, [3e12], n_draws=500).iloc[0]
     assert same["multiplier_lo"] < 1 < same["multiplier_hi"]
     assert 0.3 < same["better"] < 0.7
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda f: f.predict_run(params=[0, 1e5], flops=1e13), "params is 0: give positive"),
+        (lambda f: f.predict_run(params=1e5, flops=np.nan), "flops is nan: give positive"),
+        (lambda f: f.predict_run(params=[1e4, 1e5], flops=[1e13] * 3), r"shape \(3,\), params"),
+        (lambda f: f.predict_run(params=1e5, flops=1e13, level=1.5), "level=1.5 must lie"),
+        (lambda f: f.predict_run(params=1e5, flops=1e13, runs=0), "runs=0: the mean of one"),
+        (lambda f: f.predict_run(params=1e5, flops=1e13, method="foo"), "'foo' is unknown: choose"),
+        (lambda f: f.flops_for(loss=0.9, level=2), "level=2 must lie"),
+        (lambda f: f.misallocation(1e13, -1), "params is -1: give positive"),
+        (lambda f: f.misallocation(0, 1e5), "flops is 0: give positive"),
+        (lambda f: f.capped(-1e13), "flops is -1e\\+13: give positive"),
+        (lambda f: compare_recipes(f, f, 0), "flops is 0: give positive"),
+        (lambda f: compare_recipes(f, f, 1e13, level=2), "level=2 must lie"),
+        (lambda f: spending(np.inf, 1e14), "flops is inf: give positive"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_no_nan(made, ask, message):
+    with pytest.raises(ForecastError, match=message):
+        ask(made)
