@@ -80,10 +80,11 @@ class Trainer:
     """Steps of one run as a sweep takes them, without its files."""
 
     def __init__(self, config: RunConfig, device: str) -> None:
-        self.run = TrainingState(
-            config, fields_of(config.agent), nethack.ACTIONS, Path("unused"), device
-        )
         self.precision = choose_precision(device, config.params, find_family(config.agent).core)
+        with self.precision.computing(torch.device(device)):  # as `train` does: the memory's type
+            self.run = TrainingState(
+                config, fields_of(config.agent), nethack.ACTIONS, Path("unused"), device
+            )
         if not pays_alone(config, device):
             self.precision.prepare(self.run.agent)
         self.computation = Computation(measure_loss, self.run.agent, self.precision, ALONE)

@@ -105,7 +105,7 @@ def dimensions(fields: Sequence[Field], actions: int, width: float, name: str) -
         embedding=_round(wanted.embedding, step if wanted.embedding >= step else 1),
         hidden=_round(wanted.hidden, step),
         core=_round(core, step),
-        channels=_round(wanted.channels, step if wanted.channels >= 4 * step else 1),
+        channels=_round(wanted.channels, step),
         letters=_round(wanted.letters, 4 if step > 1 else 1),
         depth=depth,
         heads=heads,
