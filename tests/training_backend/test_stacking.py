@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from screens import random_screens, screen_fields
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaling_analysis import TrainError
+from training_backend import stack as stack_module
 from training_backend.config import RunConfig
 from training_backend.objectives import behaviour_cloning
 from training_backend.objectives.behaviour_cloning import (
@@ -30,7 +32,7 @@ from training_backend.objectives.behaviour_cloning import (
 )
 from training_backend.objectives.training_state import TrainingState
 from training_backend.precision import Precision
-from training_backend.stack import Stack
+from training_backend.stack import WARM_UP, Stack
 from training_backend.stacking import pays_alone, stacks_of, train_stack
 from training_backend.tasks import nethack, nethack_screen
 
@@ -327,6 +329,38 @@ def test_runs_are_grouped_by_all_but_seed_and_learning_rate() -> None:
     for agent, sizes in (("lstm", [2, 1]), ("transformer", [1] * 3), ("screen-lstm", [1] * 3)):
         large = [replace(config, agent=agent, params=30_000_000) for config in configs]
         assert [len(group) for group in stacks_of(large, 2)] == sizes
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_recorded_step_reads_its_own_chunk_and_warming_up_changes_nothing(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Recorded:
+        """Stands for a CUDA graph: the step, taken a few times and then at every replay."""
+
+        def __init__(self, step: Callable[[], object]) -> None:
+            for _ in range(WARM_UP):
+                step()
+            self.replay = step
+
+    monkeypatch.setattr(stack_module, "record", Recorded)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    configs = [_config(run_id=str(seed), seed=seed) for seed in range(size)]
+    streams = [open_stream(config, MarkovSource()) for config in configs]
+    losses = []
+    for graph in (False, True):
+        runs = [_state(config, tmp_path) for config in configs]
+        stack = Stack(runs, graph=graph)
+        found = []
+        for step in range(6):
+            chunks = [_tensors(stream[step]) for stream in streams]
+            together = {name: torch.stack([c[name] for c in chunks]) for name in chunks[0]}
+            stack.step(together, [step != 3] * size, [6e-3] * size)
+            found.append(stack.losses.clone())
+        losses.append(found)
+        assert [run.steps for run in runs] == [5] * size
+    assert all(torch.equal(one, other) for one, other in zip(*losses, strict=True))
+    assert not torch.equal(losses[0][4], losses[0][5])
 
 
 def test_a_stack_of_one_pays_on_a_gpu_where_kernels_are_small() -> None:
