@@ -111,7 +111,8 @@ class Result:
         title, *_ = self.summary().splitlines()
         messages = getattr(self, "messages", ())
         said = "".join(f"<li>{escape(message)}</li>" for message in messages)
-        table = self._shown().to_html(
+        shown = self._shown().rename(columns=lambda c: f"{c:.4g}" if isinstance(c, float) else c)
+        table = shown.to_html(
             max_rows=_MOST_ROWS, float_format=lambda value: f"{value:.4g}", border=0
         )
         # The one arrow that points up: a result that is looked at asks the report for its figure.

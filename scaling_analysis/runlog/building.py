@@ -203,6 +203,11 @@ def _content_names(frame: pd.DataFrame) -> pd.Series:
     return pd.Series(names, frame.index, dtype=str)
 
 
+def names_are_made_up(runs: pd.DataFrame) -> bool:
+    """Whether the log named no runs, so that each row was named by its content."""
+    return bool(runs["run_id"].str.fullmatch(r"row-[0-9a-f]{12}").all())
+
+
 def _mark_duplicates(runs: pd.DataFrame, place: Callable[[int], str]) -> None:
     """Status "duplicate" for a repeated row; an error for one key with two different contents."""
     keys = [name for name in RUN_KEY if name in runs]

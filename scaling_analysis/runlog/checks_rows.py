@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from scaling_analysis.runlog.building import names_are_made_up
 from scaling_analysis.runlog.checking import look_alikes
 from scaling_analysis.runlog.findings import Finding, Group, Severity, bound, short, shorts
 from scaling_analysis.runlog.schema import RUN_COLUMNS
@@ -228,19 +229,26 @@ def unread_columns(group: Group) -> Iterator[Finding]:
     """Columns whose name looks like one of the schema, but which are not read as it."""
     known = {column.name for column in RUN_COLUMNS}
     others = [str(name) for name in group.log.columns if name not in known]
+    nameless = names_are_made_up(group.log)
     guesses = {
         column.name: near[0]
         for column in RUN_COLUMNS
-        if column.name not in group.log
+        if column.name not in group.log or (column.name == "run_id" and nameless)
         for near in [look_alikes(column, others[:1000])]
         if near
     }
     if guesses:
+        theirs = guesses.get("run_id", "")
+        joins = bool(theirs) and bool(group.rows[theirs].duplicated().any())
         yield group.finding(
             "unread-columns",
-            Severity.NOTE,
+            Severity.WARNING if joins else Severity.NOTE,
             "Columns that may stand for one of the schema are not used: "
             + ", ".join(f"{theirs!r} for {ours!r}" for ours, theirs in guesses.items())
             + ".",
+            bias="Every row is taken for a run of its own: intervals are too narrow where several "
+            "are checkpoints of one."
+            if joins
+            else "",
             remedy=f"Where the guess is right, say columns={guesses!r}.",
         )

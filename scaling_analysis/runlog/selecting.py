@@ -20,7 +20,7 @@ def usable(runs: pd.DataFrame, target: str) -> pd.DataFrame:
     `load_runs` is checked as `load_runs` does it. Rows of two evaluation protocols are refused for
     returns: they cannot be compared.
     """
-    if "status" not in runs:
+    if not isinstance(runs, pd.DataFrame) or "status" not in runs:
         from scaling_analysis.runlog.reading import load_runs
 
         runs = load_runs(runs)
@@ -49,8 +49,13 @@ def select(
 ) -> pd.DataFrame:
     """The rows of one agent and one task; a mixture that is left is refused.
 
-    With `mixture=True` it is not: for estimators that pool tasks or agents.
+    With `mixture=True` it is not: for estimators that pool tasks or agents. What is no data frame,
+    a path or a table of another library, goes through `load_runs` first.
     """
+    if not isinstance(runs, pd.DataFrame):
+        from scaling_analysis.runlog.reading import load_runs
+
+        runs = load_runs(runs)
     for name, chosen in (("agent", agent), ("task", task)):
         if chosen is not None:
             if name not in runs:

@@ -100,3 +100,9 @@ def test_a_short_logarithmic_axis_has_several_numbers():
     assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 4
     labels = [text.get_text() for text in ax.get_yticklabels()]
     assert {"50k", "200k"} <= set(labels)
+
+
+def test_a_notebook_writes_budgets_in_short(forecast):
+    shown = forecast._repr_html_()
+    assert ">1e+13<" in shown
+    assert "10000000000000.0" not in shown

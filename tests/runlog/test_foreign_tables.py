@@ -1,11 +1,15 @@
 """Tables as other programs write them, read without a word where nothing is uncertain."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
 from scaling_analysis.errors import RunLogError, ScalingWarning
 from scaling_analysis.runlog import append_run, load_runs
+from scaling_analysis.runlog.audit import audit
 from scaling_analysis.runlog.importing import import_csv
+from scaling_analysis.runlog.selecting import select, usable
 
 LOG = pd.DataFrame(
     {
@@ -110,3 +114,29 @@ def test_a_header_that_a_crash_tore_is_ours(tmp_path):
     with pytest.warns(ScalingWarning, match="torn by a crash"):
         assert append_run(path, run_id="c", params=1e5, samples=1e6, flops=6e11, loss=1.0)
     assert load_runs(path)["run_id"].tolist() == ["c"]
+
+
+def test_runs_under_another_name_are_a_warning_of_the_audit():
+    log = pd.concat([LOG.assign(loss=LOG["loss"] * k, params=LOG["params"] * k) for k in (1, 2, 3)])
+    named = audit(load_runs(log.rename(columns={"run_id": "Name"}))).to_frame().set_index("code")
+    assert named.loc["unread-columns", "severity"] == "warning"
+    assert "'Name' for 'run_id'" in named.loc["unread-columns", "what"]
+    assert "run of its own" in named.loc["unread-columns", "bias"]
+    alone = log.rename(columns={"run_id": "Name"}).assign(Name=range(len(log)))
+    assert audit(load_runs(alone)).to_frame().set_index("code").loc[
+        "unread-columns", "severity"
+    ] == ("note")
+    assert (
+        "unread-columns"
+        not in audit(load_runs(log.drop(columns="run_id"))).to_frame()["code"].tolist()
+    )
+
+
+def test_what_takes_runs_takes_a_path_and_refuses_what_is_none(tmp_path):
+    LOG.to_csv(tmp_path / "runs.csv", index=False)
+    path: Any = tmp_path / "runs.csv"
+    assert len(select(path)) == len(usable(path, "loss")) == len(LOG)
+    nothing: Any = None
+    for take in (select, lambda runs: usable(runs, "loss")):
+        with pytest.raises(RunLogError, match="a NoneType is no table"):
+            take(nothing)
