@@ -366,3 +366,11 @@ def test_checkpoints_without_a_return_do_not_hide_the_protocol(simulate):
     runs.loc[unplayed, ["mean_return", "return_se", "episodes"]] = np.nan
     runs.loc[unplayed, "protocol"] = ""
     assert forecast(runs, [1e13], ONE, n_resamples=10).protocol == "simulated-1"
+
+
+def test_a_plain_table_of_runs_is_enough(simulate):
+    runs = simulate(budgets=[1e10, 1e11, 1e12], seeds=1, snapshots=False, link=None)
+    plain = runs[["params", "flops", "budget", "loss"]].assign(samples=runs["samples"])
+    made = forecast(plain, [1e13], methods=ONE, n_resamples=10)
+    assert combined(made).iloc[0]["loss"] > 0
+    assert made.rows["run_id"].is_unique
