@@ -18,8 +18,10 @@ from screens import random_screens, screen_fields
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaling_analysis import TrainError
+from training_backend import embedding
 from training_backend import stack as stack_module
 from training_backend.config import RunConfig
+from training_backend.embedding import sum_by_product, sum_into_copies
 from training_backend.objectives import behaviour_cloning
 from training_backend.objectives.behaviour_cloning import (
     STATE,
@@ -329,6 +331,27 @@ def test_runs_are_grouped_by_all_but_seed_and_learning_rate() -> None:
     for agent, sizes in (("lstm", [2, 1]), ("transformer", [1] * 3), ("screen-lstm", [1] * 3)):
         large = [replace(config, agent=agent, params=30_000_000) for config in configs]
         assert [len(group) for group in stacks_of(large, 2)] == sizes
+
+
+@pytest.mark.parametrize("way", [sum_into_copies, sum_by_product])
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("agent", [*SIZES, "screen-lstm"])
+def test_no_step_asks_for_a_value_or_brings_one_from_the_host(
+    agent: str, size: int, way: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CUDA graph can record neither. On the meta device, which has no values, both fail."""
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda params, lr, fused: adam(params, lr))
+    monkeypatch.setattr(embedding, "sum_by_scatter", way)  # one of a GPU's
+    screen = agent == "screen-lstm"
+    fields, config = (screen_fields() if screen else FIELDS), _config("lstm" if screen else agent)
+    config = replace(config, agent=agent, width=6.0) if screen else config
+    chunk = _tensors(open_stream(config, MarkovSource())[0])
+    chunk |= random_screens(fields, config.chunk, config.lanes) if screen else {}
+    configs = [replace(config, run_id=str(seed), seed=seed) for seed in range(size)]
+    stack = Stack([TrainingState(each, fields, ACTIONS, tmp_path, "meta") for each in configs])
+    stack._compute({name: torch.stack([t] * size).to("meta") for name, t in chunk.items()})
+    assert stack.losses.is_meta
 
 
 @pytest.mark.parametrize("size", [1, 2])
