@@ -85,13 +85,14 @@ def fit_return_link(
     returns = rows["mean_return"].to_numpy(dtype=float)
     low = 0.0 if floor is None else float(floor)
     _check_ends(returns, floor, ceiling, form)
-    messages = []
+    doubts, messages = _doubts(rows), []
     at_floor = int((returns <= low).sum())
     if at_floor and form not in _BY_ROWS:
-        messages.append(
+        said = (
             f"{at_floor} of {len(rows)} rows return no more than the floor of {low:g}: they are "
             "outside every form but 'monotone' and 'tail'"
         )
+        (doubts if at_floor > len(rows) / 2 else messages).append(said)
     if form == "auto":
         link, why = _average(rows, low, ceiling, points)
         messages.append(why)
@@ -112,7 +113,6 @@ def fit_return_link(
                 f"the inverse form never exceeds {limit:,.0f} points, {limit / returns.max():.2f} "
                 "times the highest return seen: larger runs may well pass it"
             )
-    doubts = _doubts(rows)
     status = FitStatus.DOUBTFUL if doubts else FitStatus.OK
     return replace(link, status=status, messages=(*doubts, *messages))
 

@@ -273,6 +273,7 @@ def _fitted(
             messages.append(f"no link from loss to return: {refused[target].pop(LINK)}")
         messages += [f"{name} ({target}) left out: {why}" for name, why in refused[target].items()]
         messages += _doubts(target, fitted[target])
+        messages += _doubts(target, {} if linked is None else {LINK: linked})
     return fitted, refused, linked
 
 

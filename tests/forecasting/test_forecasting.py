@@ -263,6 +263,14 @@ def test_returns_that_no_method_takes_cost_no_forecast_of_the_loss(
         made.flops_for(mean_return=10.0)
 
 
+def test_what_is_doubtful_of_the_link_is_said(ladder, make_forecast):
+    # Agents of a loss above 1.9 score nothing, as most here do.
+    played = ladder.assign(mean_return=np.maximum(1.9 - ladder["loss"], 0.0) * 1000)
+    made = make_forecast(played, [1e13], methods=ONE, n_resamples=20, hindcast_resamples=4)
+    said = [m for m in made.messages if m.startswith("link (mean_return): ")]
+    assert "rows return no more than the floor of 0" in said[0]
+
+
 def test_returns_beyond_every_origin_are_doubtful(ladder, make_forecast):
     late = ladder["budget"] > 1e12
     played = ladder.assign(mean_return=ladder["mean_return"].where(late))
