@@ -133,14 +133,15 @@ def _sweep_in_process(folder: Path) -> None:
     run_sweep(configs, BENCH, _place(folder), workers=2, games=(6, 2))
 
 
-def _sweep_and_kill(folder: Path, delays: list[float]) -> None:
+def _sweep_and_kill(folder: Path, delays: list[float], sign: str = "runs") -> None:
+    """Start sweeps and kill each so long [s] after there is a file or folder of this name."""
     context = multiprocessing.get_context("spawn")
     for delay in delays:
         process = context.Process(target=_sweep_in_process, args=(folder,))
         process.start()
         assert process.pid is not None
-        runs, begun = folder / "runs", time.monotonic()
-        while not runs.exists() and time.monotonic() < begun + 60:
+        begun = time.monotonic()
+        while not list(folder.glob(sign)) and time.monotonic() < begun + 60:
             time.sleep(0.01)
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)
@@ -148,7 +149,10 @@ def _sweep_and_kill(folder: Path, delays: list[float]) -> None:
 
 
 def test_a_killed_sweep_goes_on_to_the_same_rows(swept: Place, tmp_path: Path) -> None:
-    _sweep_and_kill(tmp_path, [0.5])
+    _sweep_and_kill(tmp_path, [0.0], sign="runs/*/*.safetensors")
+    left = {path.name for path in tmp_path.glob("runs/*/*.safetensors")}
+    assert left
+    assert not (tmp_path / "episodes.parquet").exists()
     _sweep_in_process(tmp_path)
     pd.testing.assert_frame_equal(
         _sorted(tmp_path / "runs.csv")[CONTENT], _sorted(swept.log)[CONTENT]
