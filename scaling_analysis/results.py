@@ -80,7 +80,9 @@ class Result:
         except FileNotFoundError as error:
             raise cls._error(f"{path}: no such file; {cls._written_by} writes one") from error
         except (OSError, ValueError) as error:
-            raise cls._error(f"{path}: cannot be read as JSON ({error})") from error
+            raise cls._error(
+                f"{path}: cannot be read as JSON ({error}); {cls._written_by} writes such a file"
+            ) from error
         kind = data.get("kind") if isinstance(data, dict) else None
         if str(kind).lower() != cls.__name__.lower():
             held = f"a {kind}" if kind else "something else"

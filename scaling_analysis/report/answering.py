@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scaling_analysis.forecasting.result import Forecast
 from scaling_analysis.forecasting.scores import COMBINED
 from scaling_analysis.forecasting.verification import Verification
+from scaling_analysis.report.comparing import better_baselines
 from scaling_analysis.report.model import Calculator, Table
 from scaling_analysis.report.sources import Curves
 from scaling_analysis.report.wording import (
@@ -59,6 +60,12 @@ def answer(
         said.append(
             f"The log has no {missing[0]}, so nothing is said about it, nor about its link to the "
             f"{WORDS[main]}."
+        )
+    if better := better_baselines(forecast, targets):
+        named = ", ".join(f"{name} for the {WORDS[target]}" for target, name in better)
+        said.append(
+            "In the hindcast of this log a baseline did better than the average of the methods, "
+            f"which is what is forecast here: {named}. The chapter on every method has the figures."
         )
     if verification is not None:
         said.append(verdict_sentence(verification))

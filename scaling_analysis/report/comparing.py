@@ -40,7 +40,7 @@ def methods_section(forecast: Forecast, targets: list[str]) -> Section:
             "beat them earns no trust.",
             "The average is scored as it would have been made at each origin, when less was known "
             "of the methods: its record is that of the procedure, not of today's weights.",
-            *beaten_by_baselines(forecast, targets),
+            *better_baselines(forecast, targets).values(),
         ),
         figures=tuple(
             pictures.methods(forecast, name)
@@ -51,17 +51,18 @@ def methods_section(forecast: Forecast, targets: list[str]) -> Section:
     )
 
 
-def beaten_by_baselines(forecast: Forecast, targets: Iterable[str]) -> tuple[str, ...]:
+def better_baselines(forecast: Forecast, targets: Iterable[str]) -> dict[tuple[str, str], str]:
     """What the hindcast says against the average: baselines of a better interval score.
 
-    Both are scored on the same held-out budgets, those that both could forecast.
+    {(target, baseline): sentence}. Both are scored on the same held-out budgets, those that both
+    could forecast.
     """
     past = forecast.ensemble.hindcast
     if past is None:
-        return ()
+        return {}
     frame = past.to_frame(forecast.level)
     place = ["origin", "budget", "params"]
-    said = []
+    said = {}
     for target in targets:
         at = frame[frame["quantity"] == _scored(frame, target)]
         ours = at[at["method"] == COMBINED]
@@ -73,13 +74,13 @@ def beaten_by_baselines(forecast: Forecast, targets: Iterable[str]) -> tuple[str
             error, its = (
                 float(np.sqrt((both[f"error{of}"] ** 2).mean())) for of in ("", "_baseline")
             )
-            said.append(
+            said[target, name] = (
                 f"In the hindcast of the {WORDS[target]} the baseline {name} does better than the "
                 f"average: interval score {quantity(baseline)} against {quantity(score)} (lower "
                 f"is better), error {percent(its)} against {percent(error)}, over {len(both)} "
                 "forecasts."
             )
-    return tuple(said)
+    return said
 
 
 def residuals_section(forecast: Forecast, targets: list[str]) -> Section:
@@ -188,7 +189,8 @@ def _table(forecast: Forecast, target: str) -> Table:
                 _weight(name, weights),
             )
         )
-    origin = f"Hindcast of {scored.replace('_', ' ')}: " if record else "No hindcast. "
+    of = WORDS[target] + " at the optimum" * scored.endswith("_opt")
+    origin = f"Hindcast of the {of}: " if record else "No hindcast. "
     return Table(
         caption=(
             f"Methods for the {WORDS[target]} at {compute(flops)} FLOP. {origin}error is the root "

@@ -12,11 +12,7 @@ from scaling_analysis.forecasting.verification import Verification
 from scaling_analysis.processes import Jobs
 from scaling_analysis.report import pictures
 from scaling_analysis.report.answering import TARGETS, answer, answer_table, calculator
-from scaling_analysis.report.comparing import (
-    beaten_by_baselines,
-    methods_section,
-    residuals_section,
-)
+from scaling_analysis.report.comparing import methods_section, residuals_section
 from scaling_analysis.report.equations import equations, link_equation
 from scaling_analysis.report.judging import verdict_section
 from scaling_analysis.report.model import Part, Report, Section, Table
@@ -104,7 +100,7 @@ def _part(study: Study, key: str, command: str) -> Part:
         date=date_of(forecast.time_utc),
         answer=answer(forecast, targets, verification),
         table=answer_table(forecast, targets),
-        cautions=(*beaten_by_baselines(forecast, targets), *forecast.messages),
+        cautions=tuple(forecast.messages),
         calculator=calculator(curves, targets),
         sections=tuple(_keyed(section, key) for section in sections if section is not None),
     )

@@ -35,7 +35,7 @@ def resolve_names(
         if theirs not in header:
             raise RunLogError(
                 f"{name}: no column {theirs!r} to read as {ours!r}."
-                f"{_did_you_mean(theirs, header)} The columns are: {_listed(header)}."
+                f"{_did_you_mean(theirs, header)} The columns are: {listed(header)}."
             )
         if ours in header and ours != theirs:
             raise RunLogError(
@@ -83,7 +83,7 @@ def missing_columns(
                 taken[extra] = guess[extra] = near[0]
         said += f" If the names are right, say columns={guess!r}."
     if not set(wanted) <= set(guess):
-        said += f" The columns are: {_listed(header)}."
+        said += f" The columns are: {listed(header)}."
     return said
 
 
@@ -261,6 +261,7 @@ def _did_you_mean(name: str, known: list[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _listed(names: list[str], most: int = 20) -> str:
+def listed(names: list[str], most: int = 20) -> str:
+    """Names in a message, the first of them."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

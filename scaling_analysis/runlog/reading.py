@@ -14,6 +14,7 @@ from scaling_analysis.runlog.checking import (
     check_present,
     check_values,
     convert,
+    listed,
     missing_columns,
     resolve_names,
 )
@@ -87,10 +88,11 @@ def load_runs(
     for run_id, reason in (exclude or {}).items():
         rows = runs.run_id == run_id
         if not rows.any():
-            near = difflib.get_close_matches(run_id, list(runs.run_id.unique()), n=3)
+            names = list(runs.run_id.unique())
+            near = difflib.get_close_matches(run_id, names, n=3)
             raise RunLogError(
-                f"exclude: no run {run_id!r} in the log."
-                + (f" Close to it: {', '.join(near)}." if near else "")
+                f"exclude: no run {run_id!r} in the log. "
+                + (f"Close to it: {', '.join(near)}." if near else f"It has: {listed(names)}.")
             )
         runs.loc[rows, "status"] = "excluded"
         runs.loc[rows, "note"] = reason

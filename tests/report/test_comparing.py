@@ -9,9 +9,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from scaling_analysis.forecasting.scores import COMBINED
+from scaling_analysis.report.answering import answer
 from scaling_analysis.report.axes import logarithmic
 from scaling_analysis.report.comparing import _sized as sized
-from scaling_analysis.report.comparing import beaten_by_baselines, methods_section
+from scaling_analysis.report.comparing import better_baselines, methods_section
 from scaling_analysis.report.diagnostics import plot_methods
 from scaling_analysis.report.equations import _plain as equation_number
 from scaling_analysis.report.equations import equations
@@ -34,7 +35,9 @@ def with_errors(forecast, of_average: float, of_baseline: float):
 
 def test_a_baseline_that_does_better_is_said_first(forecast):
     beaten = with_errors(forecast, 0.5, 0.01)
-    (said,) = beaten_by_baselines(beaten, ["loss"])
+    better = better_baselines(beaten, ["loss"])
+    assert list(better) == [("loss", "log-line")]
+    said = better["loss", "log-line"]
     count = (beaten.ensemble.hindcast.cells["quantity"] == "loss_opt") & (
         beaten.ensemble.hindcast.cells["method"] == COMBINED
     )
@@ -42,12 +45,15 @@ def test_a_baseline_that_does_better_is_said_first(forecast):
     assert "error 1\N{NO-BREAK SPACE}% against 50\N{NO-BREAK SPACE}%" in said
     assert f"over {int(count.sum())} forecasts" in said
     assert said in methods_section(beaten, ["loss"]).paragraphs
+    assert "log-line for the loss." in " ".join(answer(beaten, ["loss"], None))
 
 
 def test_nothing_is_said_of_baselines_that_do_worse(forecast):
-    assert beaten_by_baselines(with_errors(forecast, 0.01, 0.5), ["loss"]) == ()
+    ahead = with_errors(forecast, 0.01, 0.5)
+    assert better_baselines(ahead, ["loss"]) == {}
+    assert "baseline" not in " ".join(answer(ahead, ["loss"], None))
     alone = replace(forecast, ensemble=replace(forecast.ensemble, hindcast=None))
-    assert beaten_by_baselines(alone, ["loss"]) == ()
+    assert better_baselines(alone, ["loss"]) == {}
 
 
 def test_numbers_of_an_equation_are_written_alike(forecast):

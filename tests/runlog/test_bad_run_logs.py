@@ -271,6 +271,7 @@ def test_places_of_other_formats(tmp_path):
         ({"where": "lss > 1"}, "where='lss > 1': name 'lss' is not defined"),
         ({"where": "loss + 1"}, "does not give true or false for every row"),
         ({"exclude": {"run-1": "x"}}, "no run 'run-1' in the log. Close to it: run-0"),
+        ({"exclude": {"x": "y"}}, "no run 'x' in the log. It has: run-0"),
         ({"agent": "lstm"}, "the run log has no column 'agent'"),
     ],
 )
