@@ -285,3 +285,11 @@ def test_games_of_another_player_are_decoded_by_the_same_path(reference_data, tm
     assert about["fields"] == json.loads(
         json.dumps([dataclasses.asdict(field) for field in nethack.FIELDS])
     )
+
+
+def test_a_recording_in_the_place_of_another_is_left_out(recorded_games, tmp_path):
+    game, other = recorded_games[:2]
+    swapped = dataclasses.replace(game, paths=other.paths)
+    written = write_shards([swapped, *recorded_games[2:]], tmp_path)
+    assert [name for name, _ in written.skipped] == [other.name]
+    assert "another file than the one that was recorded" in written.skipped[0][1]
