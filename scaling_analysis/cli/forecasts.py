@@ -12,9 +12,11 @@ from scaling_analysis.cli.options import (
     Level,
     Method,
     Replicates,
+    Rows,
     Runs,
     Seed,
     TableOut,
+    chooses_rows,
     load,
     load_forecast,
     out_file,
@@ -25,8 +27,6 @@ from scaling_analysis.cli.options import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from scaling_analysis.forecasting.result import Forecast
 
 
 @app.command(cls=LongCommand)
@@ -135,9 +135,11 @@ def hindcast(
 
 
 @app.command(cls=Command)
+@chooses_rows
 def compare(
     first: Annotated[Path, typer.Argument(help="Run log or forecast.json of the one recipe.")],
     second: Annotated[Path, typer.Argument(help="The same of the other recipe.")],
+    rows: Rows,
     flops: Flops = None,
     level: Level = 0.9,
     method: Method = None,
@@ -155,9 +157,15 @@ def compare(
     """
     import scaling_analysis as sa
 
-    budgets = flops or [min(_reached(first), _reached(second))]
+    logs = {path: load([path], **rows) for path in (first, second) if path.suffix != ".json"}
+    budgets = flops or [min(_reached(path, logs) for path in (first, second))]
     one, two = (
-        _forecast_of(path, budgets, method, level, replicates, seed) for path in (first, second)
+        load_forecast(path)
+        if path not in logs
+        else sa.forecast(
+            logs[path], budgets, method or None, level=level, n_resamples=replicates, rng=seed
+        )
+        for path in (first, second)
     )
     table = sa.compare_recipes(one, two, budgets, level=level, rng=seed)
     if as_json:
@@ -198,30 +206,13 @@ def verify(
     typer.echo(f"wrote {verdict.save(out)}", err=as_json)
 
 
-def _reached(path: Path) -> float:
+def _reached(path: Path, logs: dict[Path, "pd.DataFrame"]) -> float:
     """The largest budget that a forecast was fitted on, or that a log holds [FLOP]."""
     from scaling_analysis.report.writing import default_flops
 
-    if path.suffix == ".json":
-        return load_forecast(path).ensemble.flops_max
-    return default_flops(load([path]), (1.0,))[0]
-
-
-def _forecast_of(
-    path: Path,
-    flops: list[float],
-    method: list[str] | None,
-    level: float,
-    replicates: int,
-    seed: int,
-) -> "Forecast":
-    import scaling_analysis as sa
-
-    if path.suffix == ".json":
-        return load_forecast(path)
-    return sa.forecast(
-        load([path]), flops, method or None, level=level, n_resamples=replicates, rng=seed
-    )
+    if path in logs:
+        return default_flops(logs[path], (1.0,))[0]
+    return load_forecast(path).ensemble.flops_max
 
 
 def _interval(row: "pd.Series", name: str) -> str:

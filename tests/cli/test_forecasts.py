@@ -67,6 +67,16 @@ def test_compare_finds_the_compute_that_a_recipe_saves(log, forecast_file, tmp_p
     assert len(pd.read_csv(tmp_path / "table.csv")) == 1
 
 
+def test_compare_reads_logs_of_other_names(log, forecast_file, tmp_path):
+    other = tmp_path / "other.csv"
+    pd.read_csv(log).drop(columns="flops").rename(columns={"params": "width"}).to_csv(other)
+    words = [forecast_file, other, "--flops", "1e13", *QUICK]
+    (row,) = json.loads(
+        scaling("compare", *words, "--map", "params=width", "--cost-constant", 6, "--json")
+    )
+    assert row["multiplier"] == pytest.approx(1, abs=0.05)
+
+
 def test_progress_is_silent_in_a_pipe(log, capsys, tmp_path):
     done = shell("hindcast", log, *QUICK, "--flops", "3e11", "--json")
     assert done.returncode == 0
