@@ -226,9 +226,7 @@ def test_a_recording_without_a_readable_row_is_counted_and_named(recorded, tmp_p
     victim = sorted(root.glob("*/*.xlogfile"))[2]
     damage(victim)
     for _ in range(2):  # the index that is made, and the same one read again
-        with pytest.warns(
-            ScalingWarning, match=rf"1 recordings are left out.*{victim.stem}"
-        ):
+        with pytest.warns(ScalingWarning, match=rf"1 recordings are left out.*{victim.stem}"):
             games = open_index(root)
         assert len(games) == GAMES - 1
     dataset = TtyrecDataset("games", batch_size=1, seq_length=8, dbfilename=str(root / DATABASE))
