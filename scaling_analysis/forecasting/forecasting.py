@@ -174,6 +174,7 @@ def forecast(
         bounds=bounds,
     )
     messages += _warnings(ensemble, budgets)
+    messages += _beaten(past, targets, level)
     doubtful = past is None or past.status != "ok" or bool(_unjudged(ensemble))
     return Forecast.dated(
         table=_table(ensemble, budgets, level, tolerance),
@@ -393,6 +394,18 @@ def _warnings(ensemble: Ensemble, budgets: Array) -> list[str]:
         for target in _unjudged(ensemble)
     ]
     return messages
+
+
+def _beaten(past: Hindcast | None, targets: list[Target], level: float) -> list[str]:
+    """Where a baseline would have done better than what is forecast."""
+    if past is None:
+        return []
+    return [
+        f"in the hindcast of the {row.target} the baseline {row.baseline} did better than the "
+        f"average: interval score {row.score:.3g} against {row.score_average:.3g} over "
+        f"{row.forecasts} forecasts"
+        for row in past.better_baselines(targets, level).itertuples()
+    ]
 
 
 def _unjudged(ensemble: Ensemble) -> list[str]:

@@ -1,6 +1,6 @@
 """The record of a hindcast: scores by distance, weights of methods, widening of intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Self
@@ -19,6 +19,7 @@ from scaling_analysis.forecasting.combination import (
     log_horizon,
     method_weights,
 )
+from scaling_analysis.forecasting.members import BASELINES
 from scaling_analysis.forecasting.through_link import LINK
 from scaling_analysis.results import Result
 from scaling_analysis.uncertainty.intervals import student_quantile
@@ -48,6 +49,9 @@ the error of the link alone. Counted twice, every interval of the return held (c
 
 _WEIGHED_BY = {"loss": "loss_opt", "mean_return": "mean_return_opt"}
 """One set of weights for the optimum and the runs around it, from the less noisy of the two."""
+
+_PLACE = ["origin", "budget", "params"]
+"""What tells the cells of a quantity apart."""
 
 DISTANCES = (1.0, 3.0, 10.0, 30.0, np.inf)
 """Borders of the extrapolation factors that scores are grouped by."""
@@ -175,6 +179,33 @@ class Hindcast(Result):
             ignore_index=True,
         )
 
+    def better_baselines(self, targets: Iterable[str], level: float = 0.9) -> pd.DataFrame:
+        """Baselines with a lower interval score than the average, at the optimum where it is known.
+
+        Both are scored on the same cells, those that both could forecast.
+
+        Returns
+        -------
+        DataFrame
+            target, baseline, score and score_average (mean interval score of `level`), error and
+            error_average (root mean square of the log error), forecasts.
+        """
+        frame = self.to_frame(level)
+        rows = []
+        for target in targets:
+            at = frame[frame["quantity"] == scored_of(frame, target)]
+            average = at[at["method"] == COMBINED]
+            for name in BASELINES:
+                own = at[at["method"] == name]
+                both = own.merge(average, on=_PLACE, suffixes=("", "_average"))
+                row: dict[str, Any] = {"target": target, "baseline": name, "forecasts": len(both)}
+                for of in ("", "_average"):
+                    row["score" + of] = both["score" + of].mean()
+                    row["error" + of] = np.sqrt((both["error" + of] ** 2).mean())
+                rows.append(row)
+        table = pd.DataFrame(rows)
+        return table[table["score"] < table["score_average"]].reset_index(drop=True)
+
     def summary(self) -> str:
         """Status and messages first, then the scores over all distances."""
         lines = [f"hindcast: {self.status}", *(f"  {m}" for m in self.messages)]
@@ -273,6 +304,12 @@ class Record:
         """Log horizon and origin of the cells."""
         origin = self.cells["origin"].to_numpy(np.float64)
         return log_horizon(self.cells["budget"], origin), origin
+
+
+def scored_of(frame: pd.DataFrame, target: str) -> str:
+    """The quantity that scores a target: its optimum, where that is known; "" for nothing."""
+    known = set(frame["quantity"])
+    return next((q for q in (f"{target}_opt", target) if q in known), "")
 
 
 def weighed_by(quantity: str, cells: pd.DataFrame) -> str:

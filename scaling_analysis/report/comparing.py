@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from scaling_analysis.errors import BootstrapError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.forecasting.members import BASELINES
 from scaling_analysis.forecasting.result import Forecast
-from scaling_analysis.forecasting.scores import COMBINED
+from scaling_analysis.forecasting.scores import COMBINED, scored_of
 from scaling_analysis.forecasting.through_link import LINK
 from scaling_analysis.report import pictures
 from scaling_analysis.report.model import Figure, Section, Table
@@ -52,35 +51,19 @@ def methods_section(forecast: Forecast, targets: list[str]) -> Section:
 
 
 def better_baselines(forecast: Forecast, targets: Iterable[str]) -> dict[tuple[str, str], str]:
-    """What the hindcast says against the average: baselines of a better interval score.
-
-    {(target, baseline): sentence}. Both are scored on the same held-out budgets, those that both
-    could forecast.
-    """
+    """What the hindcast says against the average: {(target, baseline): sentence}."""
     past = forecast.ensemble.hindcast
     if past is None:
         return {}
-    frame = past.to_frame(forecast.level)
-    place = ["origin", "budget", "params"]
-    said = {}
-    for target in targets:
-        at = frame[frame["quantity"] == _scored(frame, target)]
-        ours = at[at["method"] == COMBINED]
-        for name in BASELINES:
-            both = ours.merge(at[at["method"] == name], on=place, suffixes=("", "_baseline"))
-            score, baseline = (float(both[f"score{of}"].mean()) for of in ("", "_baseline"))
-            if not baseline < score:
-                continue
-            error, its = (
-                float(np.sqrt((both[f"error{of}"] ** 2).mean())) for of in ("", "_baseline")
-            )
-            said[target, name] = (
-                f"In the hindcast of the {WORDS[target]} the baseline {name} does better than the "
-                f"average: interval score {quantity(baseline)} against {quantity(score)} (lower "
-                f"is better), error {percent(its)} against {percent(error)}, over {len(both)} "
-                "forecasts."
-            )
-    return said
+    return {
+        (row.target, row.baseline): (
+            f"In the hindcast of the {WORDS[row.target]} the baseline {row.baseline} does better "
+            f"than the average: interval score {quantity(row.score)} against "
+            f"{quantity(row.score_average)} (lower is better), error {percent(row.error)} against "
+            f"{percent(row.error_average)}, over {row.forecasts} forecasts."
+        )
+        for row in past.better_baselines(targets, forecast.level).itertuples()
+    }
 
 
 def residuals_section(forecast: Forecast, targets: list[str]) -> Section:
@@ -218,19 +201,13 @@ def _record(forecast: Forecast, target: str) -> tuple[str, dict[str, tuple[str, 
     if past is None:
         return "", {}
     frame = past.to_frame(level)
-    scored = _scored(frame, target)
+    scored = scored_of(frame, target)
     out = {}
     for name, at in frame[frame["quantity"] == scored].groupby("method"):
         rms = float(np.sqrt((at["error"] ** 2).mean()))
         held = f"{int(at['inside'].sum())} of {len(at)}"
         out[str(name)] = percent(rms), held, f"{at['score'].mean():.3f}"
     return scored, out
-
-
-def _scored(frame: pd.DataFrame, target: str) -> str:
-    """What a hindcast scores of a target: its optimum, where that is known; "" for nothing."""
-    known = set(frame["quantity"])
-    return next((q for q in (f"{target}_opt", target) if q in known), "")
 
 
 def _exponent(member: Bootstrap | None, level: float) -> str:

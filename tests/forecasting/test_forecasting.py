@@ -382,3 +382,12 @@ def test_a_plain_table_of_runs_is_enough(simulate):
     made = forecast(plain, [1e13], methods=ONE, n_resamples=10)
     assert combined(made).iloc[0]["loss"] > 0
     assert made.rows["run_id"].is_unique
+
+
+def test_a_forecast_says_where_a_baseline_did_better(simulate, make_forecast):
+    # The optimum turns: no surface does, and after a turn the last value seen is as good as any.
+    runs = simulate(link=None)
+    turn = np.exp(0.3 * np.cos(2 * np.log10(runs["budget"])))
+    wave = runs.assign(loss=runs["loss"] * turn)
+    made = make_forecast(wave, [1e13], methods=ONE, n_resamples=20, hindcast_resamples=4)
+    assert any("in the hindcast of the loss the baseline" in message for message in made.messages)

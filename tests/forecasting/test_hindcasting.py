@@ -1,5 +1,6 @@
 """Rolling origin: what is fitted when, what is scored, and what the replay knows."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -163,3 +164,21 @@ def _never(runs):
     from scaling_analysis.errors import FitError
 
     raise FitError("never")
+
+
+def test_better_baselines_are_scored_where_the_average_is(scored):
+    cells = scored.cells.copy()
+    for method, error in (("combined", 0.3), ("log-line", 0.1), ("persistence", 0.5)):
+        at = (cells["quantity"] == "loss_opt") & (cells["method"] == method)
+        cells.loc[at, "predicted"] = cells.loc[at, "observed"] + error
+        cells.loc[at, "sd"] = 1e-3
+    first = cells["origin"].min()
+    of_line = (cells["quantity"] == "loss_opt") & (cells["method"] == "log-line")
+    cells.loc[of_line & (cells["origin"] == first), "predicted"] = np.nan  # could not be fitted
+    found = replace(scored, cells=cells, _records={}).better_baselines(["loss"])
+    row = found.iloc[0]
+    assert found["baseline"].tolist() == ["log-line"]
+    assert row["error"] == pytest.approx(0.1)
+    assert row["error_average"] == pytest.approx(0.3)
+    assert row["score"] < row["score_average"]
+    assert row["forecasts"] == (of_line & (cells["origin"] > first)).sum()
