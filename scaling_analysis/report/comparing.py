@@ -56,13 +56,13 @@ def better_baselines(forecast: Forecast, targets: Iterable[str]) -> dict[tuple[s
     if past is None:
         return {}
     return {
-        (row.target, row.baseline): (
-            f"In the hindcast of the {WORDS[row.target]} the baseline {row.baseline} does better "
-            f"than the average: interval score {quantity(row.score)} against "
-            f"{quantity(row.score_average)} (lower is better), error {percent(row.error)} against "
-            f"{percent(row.error_average)}, over {row.forecasts} forecasts."
+        (row["target"], row["baseline"]): (
+            f"In the hindcast of the {WORDS[row['target']]} the baseline {row['baseline']} does "
+            f"better than the average: interval score {quantity(row['score'])} against "
+            f"{quantity(row['score_average'])} (lower is better), error {percent(row['error'])} "
+            f"against {percent(row['error_average'])}, over {row['forecasts']} forecasts."
         )
-        for row in past.better_baselines(targets, forecast.level).itertuples()
+        for row in past.better_baselines(targets, forecast.level).to_dict("records")
     }
 
 
