@@ -174,7 +174,7 @@ def forecast(
         bounds=bounds,
     )
     messages += _warnings(ensemble, budgets)
-    messages += _beaten(past, targets, level)
+    messages += _beaten(past, targets, level, budgets[-1] / ensemble.flops_max)
     doubtful = past is None or past.status != "ok" or bool(_unjudged(ensemble))
     return Forecast.dated(
         table=_table(ensemble, budgets, level, tolerance),
@@ -396,15 +396,17 @@ def _warnings(ensemble: Ensemble, budgets: Array) -> list[str]:
     return messages
 
 
-def _beaten(past: Hindcast | None, targets: list[Target], level: float) -> list[str]:
-    """Where a baseline would have done better than what is forecast."""
+def _beaten(
+    past: Hindcast | None, targets: list[Target], level: float, farthest: float
+) -> list[str]:
+    """Where a baseline would have done better than what is forecast, no farther out than that."""
     if past is None:
         return []
     return [
         f"in the hindcast of the {row.target} the baseline {row.baseline} did better than the "
         f"average: interval score {row.score:.3g} against {row.score_average:.3g} over "
-        f"{row.forecasts} forecasts"
-        for row in past.better_baselines(targets, level).itertuples()
+        f"{row.forecasts} forecasts as far ahead at most"
+        for row in past.better_baselines(targets, level, farthest).itertuples()
     ]
 
 

@@ -179,10 +179,13 @@ class Hindcast(Result):
             ignore_index=True,
         )
 
-    def better_baselines(self, targets: Iterable[str], level: float = 0.9) -> pd.DataFrame:
+    def better_baselines(
+        self, targets: Iterable[str], level: float = 0.9, farthest: float = np.inf
+    ) -> pd.DataFrame:
         """Baselines with a lower interval score than the average, at the optimum where it is known.
 
-        Both are scored on the same cells, those that both could forecast.
+        Both are scored on the same cells, those that both could forecast, up to `farthest` times
+        their origin (see `no_farther`).
 
         Returns
         -------
@@ -190,7 +193,7 @@ class Hindcast(Result):
             target, baseline, score and score_average (mean interval score of `level`), error and
             error_average (root mean square of the log error), forecasts.
         """
-        frame = self.to_frame(level)
+        frame = no_farther(self.to_frame(level), farthest)
         rows = []
         for target in targets:
             at = frame[frame["quantity"] == scored_of(frame, target)]
@@ -310,6 +313,15 @@ def scored_of(frame: pd.DataFrame, target: str) -> str:
     """The quantity that scores a target: its optimum, where that is known; "" for nothing."""
     known = set(frame["quantity"])
     return next((q for q in (f"{target}_opt", target) if q in known), "")
+
+
+def no_farther(frame: pd.DataFrame, farthest: float) -> pd.DataFrame:
+    """Cells up to `farthest` times their origin, or the nearest ones where all are farther.
+
+    Whoever forecasts three times ahead is not concerned with who was right at fifty times.
+    """
+    reach = frame["extrapolation"]
+    return frame[reach <= max(farthest, reach.min()) * (1 + 1e-9)] if len(frame) else frame
 
 
 def weighed_by(quantity: str, cells: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from scaling_analysis.errors import BootstrapError
 from scaling_analysis.estimators.bootstrapping import Bootstrap
 from scaling_analysis.forecasting.members import BASELINES
 from scaling_analysis.forecasting.result import Forecast
-from scaling_analysis.forecasting.scores import COMBINED, scored_of
+from scaling_analysis.forecasting.scores import COMBINED, no_farther, scored_of
 from scaling_analysis.forecasting.through_link import LINK
 from scaling_analysis.report import pictures
 from scaling_analysis.report.model import Figure, Section, Table
@@ -24,6 +24,7 @@ from scaling_analysis.report.wording import (
     count,
     percent,
     quantity,
+    times,
 )
 
 
@@ -60,10 +61,18 @@ def better_baselines(forecast: Forecast, targets: Iterable[str]) -> dict[tuple[s
             f"In the hindcast of the {WORDS[row['target']]} the baseline {row['baseline']} does "
             f"better than the average: interval score {quantity(row['score'])} against "
             f"{quantity(row['score_average'])} (lower is better), error {percent(row['error'])} "
-            f"against {percent(row['error_average'])}, over {row['forecasts']} forecasts."
+            f"against {percent(row['error_average'])}, over {row['forecasts']} forecasts up to "
+            f"{times(_farthest(forecast))} ahead."
         )
-        for row in past.better_baselines(targets, forecast.level).to_dict("records")
+        for row in past.better_baselines(targets, forecast.level, _farthest(forecast)).to_dict(
+            "records"
+        )
     }
+
+
+def _farthest(forecast: Forecast) -> float:
+    """The largest budget forecast over the largest of the log."""
+    return float(forecast.table["extrapolation"].max())
 
 
 def residuals_section(forecast: Forecast, targets: list[str]) -> Section:
@@ -173,7 +182,8 @@ def _table(forecast: Forecast, target: str) -> Table:
             )
         )
     of = WORDS[target] + " at the optimum" * scored.endswith("_opt")
-    origin = f"Hindcast of the {of}: " if record else "No hindcast. "
+    far = times(_farthest(forecast))
+    origin = f"Hindcast of the {of}, up to {far} ahead: " if record else "No hindcast. "
     return Table(
         caption=(
             f"Methods for the {WORDS[target]} at {compute(flops)} FLOP. {origin}error is the root "
@@ -196,11 +206,14 @@ def _table(forecast: Forecast, target: str) -> Table:
 
 
 def _record(forecast: Forecast, target: str) -> tuple[str, dict[str, tuple[str, str, str]]]:
-    """What was scored, and error, coverage and interval score of each method."""
+    """What was scored, and error, coverage and interval score of each method.
+
+    Of budgets as far ahead as those forecast, at most.
+    """
     past, level = forecast.ensemble.hindcast, forecast.level
     if past is None:
         return "", {}
-    frame = past.to_frame(level)
+    frame = no_farther(past.to_frame(level), _farthest(forecast))
     scored = scored_of(frame, target)
     out = {}
     for name, at in frame[frame["quantity"] == scored].groupby("method"):

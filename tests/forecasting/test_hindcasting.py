@@ -175,10 +175,16 @@ def test_better_baselines_are_scored_where_the_average_is(scored):
     first = cells["origin"].min()
     of_line = (cells["quantity"] == "loss_opt") & (cells["method"] == "log-line")
     cells.loc[of_line & (cells["origin"] == first), "predicted"] = np.nan  # could not be fitted
-    found = replace(scored, cells=cells, _records={}).better_baselines(["loss"])
+    changed = replace(scored, cells=cells, _records={})
+    found = changed.better_baselines(["loss"])
     row = found.iloc[0]
     assert found["baseline"].tolist() == ["log-line"]
     assert row["error"] == pytest.approx(0.1)
     assert row["error_average"] == pytest.approx(0.3)
     assert row["score"] < row["score_average"]
     assert row["forecasts"] == (of_line & (cells["origin"] > first)).sum()
+    near = changed.better_baselines(["loss"], farthest=5.0)["forecasts"].item()
+    reach = cells["budget"] / cells["origin"]
+    assert near == (of_line & (cells["origin"] > first) & (reach <= 5)).sum() < row["forecasts"]
+    nearest = changed.better_baselines(["loss"], farthest=1.0)["forecasts"].item()
+    assert 0 < nearest <= near  # where all are farther
