@@ -209,9 +209,9 @@ def write_preset(folder: Path, preset: str, agents: Sequence[str] = ()) -> None:
 
 
 _ANY_NUMBER = ("forecast.return_floor", "forecast.return_ceiling")
-_FROM_ZERO = ("seed", "averaging")
+_FROM_ZERO = ("seed", "averaging", "evaluation_games")
 _TWO_OR_MORE = ("evaluation_games", "forecast.games")
-"""Games of which a standard error is taken."""
+"""Games of which a standard error is taken, where any are played."""
 
 
 def _checked(path: Path, kind: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _checked(path: Path, kind: type, values: Mapping[str, Any], prefix: str = ""
             )
         least = 2 if prefix + name in _TWO_OR_MORE else 0
         numbers = [v for v in (value if isinstance(value, list) else [value]) if _is_number(v)]
-        too_small = [v for v in numbers if v < least or (v == 0 and name not in _FROM_ZERO)]
+        too_small = [v for v in numbers if (v < least if v else name not in _FROM_ZERO)]
         if too_small and prefix + name not in _ANY_NUMBER:
             raise TrainError(
                 f"{path}: {prefix}{name} holds {too_small[0]:g}, which is below what it takes"

@@ -38,7 +38,7 @@ from scaling_analysis.forecasting.result import Forecast, fingerprints, now_utc
 from scaling_analysis.forecasting.scores import COMBINED, Hindcast
 from scaling_analysis.forecasting.through_link import LINK, LinkEstimator, find_bounds
 from scaling_analysis.laws.cost import fit_cost
-from scaling_analysis.runlog import content_hash, load_runs, select
+from scaling_analysis.runlog import content_hash, select
 
 Array = NDArray[np.float64]
 
@@ -130,8 +130,6 @@ def forecast(
     check_replicates(n_resamples=n_resamples, hindcast_resamples=hindcast_resamples)
     if not tolerance > 0:
         raise ForecastError(f"tolerance={tolerance!r} must be a positive share, such as 0.01")
-    if "status" not in runs:
-        runs = load_runs(runs)
     runs = _in_order(select(runs, agent, task))
     draws = np.random.default_rng(rng)
     targets = available_targets(runs)

@@ -38,7 +38,7 @@ from scaling_analysis.forecasting.through_link import (
     link_forecast,
 )
 from scaling_analysis.processes import Jobs
-from scaling_analysis.runlog import load_runs, select, usable
+from scaling_analysis.runlog import select, usable
 
 Array = NDArray[np.float64]
 
@@ -149,7 +149,6 @@ class Hindcasting:
             check_level(level)
         if not within > 1:
             raise ForecastError(f"within={within!r}: a factor above 1 around the optimum")
-        runs = runs if "status" in runs else load_runs(runs)
         runs, self._condensed = condense(select(runs))
         draws = np.random.default_rng(rng)
         targets = available_targets(runs)

@@ -20,10 +20,7 @@ def usable(runs: pd.DataFrame, target: str) -> pd.DataFrame:
     `load_runs` is checked as `load_runs` does it. Rows of two evaluation protocols are refused for
     returns: they cannot be compared.
     """
-    if not isinstance(runs, pd.DataFrame) or "status" not in runs:
-        from scaling_analysis.runlog.reading import load_runs
-
-        runs = load_runs(runs)
+    runs = _loaded(runs)
     absent = [name for name in (*COUNTS, target) if name not in runs]
     if absent:
         raise RunLogError(
@@ -44,18 +41,23 @@ def usable(runs: pd.DataFrame, target: str) -> pd.DataFrame:
     return rows
 
 
+def _loaded(runs: pd.DataFrame) -> pd.DataFrame:
+    if isinstance(runs, pd.DataFrame) and "status" in runs:
+        return runs
+    from scaling_analysis.runlog.reading import load_runs
+
+    return load_runs(runs)
+
+
 def select(
     runs: pd.DataFrame, agent: str | None = None, task: str | None = None, *, mixture: bool = False
 ) -> pd.DataFrame:
     """The rows of one agent and one task; a mixture that is left is refused.
 
-    With `mixture=True` it is not: for estimators that pool tasks or agents. What is no data frame,
-    a path or a table of another library, goes through `load_runs` first.
+    With `mixture=True` it is not: for estimators that pool tasks or agents. What never went through
+    `load_runs`, a path, a plain frame or a table of another library, is checked as it does it.
     """
-    if not isinstance(runs, pd.DataFrame):
-        from scaling_analysis.runlog.reading import load_runs
-
-        runs = load_runs(runs)
+    runs = _loaded(runs)
     for name, chosen in (("agent", agent), ("task", task)):
         if chosen is not None:
             if name not in runs:

@@ -24,6 +24,7 @@ from training_backend.stages import Stages
 from training_backend.study import PRESETS, Study, run_study, write_preset
 from training_backend.sweep import SweepResult
 
+REPORTS = Path(__file__).parents[2] / "reports"
 SMALL = """\
 name = "small"
 task = "markov"
@@ -348,3 +349,8 @@ def test_damaged_stages_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "stages.json").write_text('{"plan')
     with pytest.raises(TrainError, match=r"stages\.json: damaged .* no run is trained again"):
         Stages(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(REPORTS.glob("*/study.toml")), ids=lambda p: p.parent.name)
+def test_the_settings_of_kept_studies_can_be_read(path):
+    assert Study.load(path.parent).name == path.parent.name
