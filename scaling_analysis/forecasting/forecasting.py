@@ -16,6 +16,13 @@ from scaling_analysis.estimators.selection import Target
 from scaling_analysis.forecasting.allocation import near_optimal
 from scaling_analysis.forecasting.bounds import bounded_trend
 from scaling_analysis.forecasting.condensing import condense
+from scaling_analysis.forecasting.doubts import (
+    beaten,
+    fit_doubts,
+    noise_of_run,
+    unjudged,
+    warnings,
+)
 from scaling_analysis.forecasting.ensemble import Ensemble, value_columns
 from scaling_analysis.forecasting.hindcasting import Hindcasting, available_targets
 from scaling_analysis.forecasting.members import (
@@ -27,11 +34,8 @@ from scaling_analysis.forecasting.members import (
 )
 from scaling_analysis.forecasting.observation import (
     WITHIN,
-    Noise,
-    grouped_rows,
     has_budgets,
     observe,
-    seed_noise,
 )
 from scaling_analysis.forecasting.questions import check_level, check_replicates
 from scaling_analysis.forecasting.result import Forecast, fingerprints, now_utc
@@ -55,8 +59,6 @@ TABLE_COLUMNS = (
     ),
 )
 _PACKAGES = ("scaling-analysis", "numpy", "scipy", "pandas")
-_EXACT = 1e-6
-_FAR = 3.0
 """Beyond the farthest hindcast by this factor, a forecast is said to be unsupported by it."""
 
 
@@ -165,15 +167,15 @@ def forecast(
         returns=fitted["mean_return"] if "mean_return" in targets else {},
         link=linked,
         hindcast=past,
-        noise={t: _noise(runs, t, _seen(t, fitted, linked), messages) for t in targets},
+        noise={t: noise_of_run(runs, t, _seen(t, fitted, linked), messages) for t in targets},
         trends={t: bounded_trend(observe(runs, t, WITHIN), t, bounds) for t in targets},
         flops_max=float(compute.max()),
         cost=fit_cost(rows["params"], rows["samples"], rows["flops"]),
         bounds=bounds,
     )
-    messages += _warnings(ensemble, budgets)
-    messages += _beaten(past, targets, level, budgets[-1] / ensemble.flops_max)
-    doubtful = past is None or past.status != "ok" or bool(_unjudged(ensemble))
+    messages += warnings(ensemble, budgets)
+    messages += beaten(past, targets, level, budgets[-1] / ensemble.flops_max)
+    doubtful = past is None or past.status != "ok" or bool(unjudged(ensemble))
     return Forecast.dated(
         table=_table(ensemble, budgets, level, tolerance),
         level=level,
@@ -271,8 +273,8 @@ def _fitted(
         if LINK in refused[target]:
             messages.append(f"no link from loss to return: {refused[target].pop(LINK)}")
         messages += [f"{name} ({target}) left out: {why}" for name, why in refused[target].items()]
-        messages += _doubts(target, fitted[target])
-        messages += _doubts(target, {} if linked is None else {LINK: linked})
+        messages += fit_doubts(target, fitted[target])
+        messages += fit_doubts(target, {} if linked is None else {LINK: linked})
     return fitted, refused, linked
 
 
@@ -304,15 +306,6 @@ def _forecastable(
     return kept
 
 
-def _doubts(target: Target, members: dict[str, Bootstrap]) -> list[str]:
-    return [
-        f"{name} ({target}): {message}"
-        for name, member in members.items()
-        if member.fit.status != FitStatus.OK and name not in BASELINES
-        for message in member.fit.messages
-    ]
-
-
 def _is_fitted(runs: pd.DataFrame, targets: list[Target]) -> Array:
     """Rows that any method may have used."""
     finite = np.zeros(len(runs), dtype=bool)
@@ -329,92 +322,6 @@ def _seen(
     """The methods that leave residuals of a target, the link among those of the return."""
     through = {LINK: linked} if linked is not None and target == "mean_return" else {}
     return fitted[target] | through
-
-
-def _noise(
-    runs: pd.DataFrame, target: Target, members: dict[str, Bootstrap], messages: list[str]
-) -> Noise:
-    """Noise of a run, from repeated sizes or else from what the methods leave unexplained."""
-    noise, none = seed_noise(grouped_rows(runs, target), target), "intervals of runs hold no noise"
-    if noise.dof > 0:
-        if noise.sd < _EXACT:
-            messages.append(f"runs of {target} repeat exactly: {none}")
-        return noise
-    spreads, freedom = [], []
-    for name, member in members.items():
-        if name not in BASELINES:
-            observed = member.fit.rows[target].to_numpy(np.float64)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                residual = np.log(observed / member.fit.fitted_values())
-            residual = residual[np.isfinite(residual)]
-            left = residual.size - _PARAMETERS
-            if left > 0:
-                spreads.append(float(np.sqrt(residual @ residual / left)))
-                freedom.append(left)
-    unseen = f"no size was run twice at a budget{{}}: the noise of a run of {target} is {{}}"
-    if not spreads:
-        messages.append(unseen.format(" and the rows are few", f"not known, and {none}"))
-        return Noise(sd=0.0, dof=1)
-    sd = float(np.median(spreads))
-    said = "taken from the residuals of the methods, which hold their misfit too"
-    messages.append(unseen.format("", said))
-    if sd < _EXACT:
-        messages.append(f"the methods go through every row of {target}: {none}")
-    return Noise(sd=sd, dof=min(freedom))
-
-
-_PARAMETERS = 5
-"""Parameters that a surface spends; a profile spends three a budget, less than it has sizes."""
-
-
-def _warnings(ensemble: Ensemble, budgets: Array) -> list[str]:
-    messages = []
-    reach = 1.0
-    if ensemble.hindcast is not None:
-        cells = ensemble.hindcast.cells
-        reach = float((cells["budget"] / cells["origin"]).max())
-    far = budgets[budgets > ensemble.flops_max * reach * _FAR]
-    if far.size and ensemble.hindcast is not None:
-        messages.append(
-            f"budgets from {far[0]:g} FLOP on lie more than {_FAR:g} times farther out than the "
-            f"farthest hindcast ({reach:.3g} times its origin): their widening is extrapolated"
-        )
-    fitted = ensemble.fitted("params_opt").values()
-    least = min(float(member.fit.rows["flops"].min()) for member in fitted)
-    if budgets[0] < least / _FAR:
-        messages.append(
-            f"{budgets[0]:g} FLOP is less than the smallest run spent ({least:.3g}): the intervals "
-            "are made for larger budgets, and too narrow there"
-        )
-    messages += [
-        f"no origin could forecast the {target}: its methods weigh the same there and its "
-        "intervals rest on a prior"
-        for target in _unjudged(ensemble)
-    ]
-    return messages
-
-
-def _beaten(
-    past: Hindcast | None, targets: list[Target], level: float, farthest: float
-) -> list[str]:
-    """Where a baseline would have done better than what is forecast, no farther out than that."""
-    if past is None:
-        return []
-    return [
-        f"in the hindcast of the {row.target} the baseline {row.baseline} did better than the "
-        f"average: interval score {row.score:.3g} against {row.score_average:.3g} over "
-        f"{row.forecasts} forecasts as far ahead at most"
-        for row in past.better_baselines(targets, level, farthest).itertuples()
-    ]
-
-
-def _unjudged(ensemble: Ensemble) -> list[str]:
-    """Targets that the hindcast, if there is one, has nothing of."""
-    if ensemble.hindcast is None:
-        return []
-    cells = ensemble.hindcast.cells
-    judged = cells[(cells["method"] == COMBINED) & cells["predicted"].notna()]["quantity"]
-    return [t for t in ensemble.noise if not judged.str.startswith(t).any()]
 
 
 def _only(rows: pd.DataFrame, name: str) -> str:
