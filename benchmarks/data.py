@@ -5,9 +5,8 @@
 RECORDINGS is a root of ttyrec3 games in NLE's layout. Prints
 
 * decode: frames a CPU second of NLE's converter alone, and of decoding into frame shards and into
-  feature shards, one process; and what two processes cost that one does not. Others' games of
-  several bzip2 blocks are checked on the way and by their last block, those of one are decompressed
-  once before; ours carry a checksum.
+  feature shards, one process; and what two processes cost that one does not. Others' games are
+  checked on the way, ours carry a checksum.
 * codecs: size, writing and reading of blocks of frames, by codec and length of the block.
 * read: frames a CPU second of `nle.dataset.TtyrecDataset`, of frame shards, in the order of axes
   that training takes (time, lanes) and in the dataset's, and of feature shards; one thread each.
@@ -86,7 +85,7 @@ def measure_decoding(games: Sequence[Game], folder: Path, rounds: int) -> None:
         for game in games
         if len(game.paths) == 1
     ]
-    unknown = [replace(game, checksum=None) for game in games]
+    unknown = [replace(game, checksum=None, lead=0, played=None) for game in games]
     ways: dict[str, Callable[[], Any]] = {
         "nle's converter alone": lambda: convert(games),
         "frame shards, others' games": lambda: write_frames(

@@ -5,20 +5,26 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from tempfile import NamedTemporaryFile
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_analysis.errors import TrainError
-from training_backend.bzip2 import last_block
+from training_backend.bzip2 import with_block
 from training_backend.demonstrations import Game
 
 _HEADER: Final = struct.Struct("<iiiB")
 """Of a record: seconds, microseconds, bytes that follow, channel."""
-_KEY: Final = 1
-"""The channel of keys."""
-_OUTPUT: Final = 1 << 17
+_OUTPUT, _KEY = 0, 1
+"""The channels of output and of keys."""
+_MARK: Final = _HEADER.pack(0, -1, 1, _KEY) + b"\0" + _HEADER.pack(0, -1, 1, _OUTPUT) + b" "
+"""Put behind a recording: a key before time began. (Whatever comes last is lost on the converter
+where the file ends at the same byte.)"""
+_MARKED: Final = -1
+"""The time of that key [microseconds]."""
+_CHECKED: Final = 1 << 17
 """Bytes that a file is decompressed in at a time when it is checked: they stay in the cache."""
 
 
@@ -44,7 +50,7 @@ class Frames(NamedTuple):
 
 
 class Unproven(Exception):
-    """What a recording held up to where it ended: no more is known to be whole of it."""
+    """A recording was not converted to its end: nobody knows what of it is whole."""
 
 
 def read_frames(
@@ -64,12 +70,11 @@ def read_frames(
     """
     from nle.dataset import dataset
 
-    ends: list[bytes | None] = [None] * len(game.paths)
-    if not _is_as_recorded(game):
-        for part, path in enumerate(game.paths):
-            if late and game.played is None and path.exists():
-                ends[part] = last_block(path.read_bytes())
-            if ends[part] is None and (reason := _damage(path)):
+    vouched = _is_as_recorded(game)
+    late = late and game.played is None  # else nothing would be read behind the last step
+    if not vouched:
+        for path in game.paths:
+            if (not late or not path.exists()) and (reason := _damage(path)):
                 raise TrainError(f"{path}: {reason}")
         if game.checksum is not None:
             raise TrainError(f"{game.paths[0]}: another file than the one that was recorded")
@@ -80,9 +85,12 @@ def read_frames(
     greeted = game.played is not None
     frames, filled, yielded = _new_frames(block), 0, 0
     for part, path in enumerate(game.paths):
-        converter.load_ttyrec(str(path), gameid=1, part=part)
-        end, more = ends[part], True
-        last = (0, 0)
+        marked = not vouched and _load_marked(converter, path, part)
+        if not marked:
+            if late and not vouched and (reason := _damage(path)):
+                raise TrainError(f"{path}: {reason}")
+            converter.load_ttyrec(str(path), gameid=1, part=part)
+        more = True
         while more:
             free = frames.part(filled, None)
             asked = len(free.keys)
@@ -90,10 +98,12 @@ def read_frames(
                 free.chars, free.colors, free.cursor, free.times, free.keys, free.scores
             )
             more = found == asked
-            if found:
-                last = int(free.times[found - 1]), int(free.keys[found - 1])
-            if not more and end is not None and not _ends_with(end, *last):
-                raise Unproven(f"{path}: converted to some key that is not its last")
+            if marked and found and free.times[found - 1] == _MARKED:
+                found, more, marked = found - 1, False, False
+            if marked and not more:
+                if late:
+                    raise Unproven(f"{path}: not converted to its end")
+                raise TrainError(f"{path}: ends within a record: the recording was not finished")
             start = min(lead, found)
             lead -= start
             while not greeted and start < found:  # nothing says where the play begins
@@ -135,18 +145,19 @@ def _greets(chars: NDArray[np.uint8], key: int) -> bool:
     return key == ord(" ") and b"--More--" in chars.tobytes()
 
 
-def _ends_with(end: bytes, time: int, key: int) -> bool:
-    """Whether this key at this time [microseconds] is the last in what a recording ends with."""
-    at = end.rfind(_HEADER.pack(*divmod(time, 1_000_000), 1, _KEY) + bytes([key]))
-    if at < 0:
+def _load_marked(converter: Any, path: Path, part: int) -> bool:
+    """Load a recording with `_MARK` behind it; nothing is loaded where it cannot be put there."""
+    marked = with_block(path.read_bytes(), _MARK)
+    if marked is None:
         return False
-    at += _HEADER.size + 1
-    while at + _HEADER.size <= len(end):
-        _, _, length, channel = _HEADER.unpack_from(end, at)
-        if length < 0 or channel == _KEY:
-            return False
-        at += _HEADER.size + length
-    return at == len(end)
+    try:
+        with NamedTemporaryFile(suffix=".ttyrec3.bz2") as file:
+            file.write(marked)
+            file.flush()
+            converter.load_ttyrec(file.name, gameid=1, part=part)  # which keeps it open
+    except OSError:  # no room for temporary files: the recording can be read as it is
+        return False
+    return True
 
 
 def _is_as_recorded(game: Game) -> bool:
@@ -162,7 +173,8 @@ def _damage(path: Path) -> str:
     NLE's converter takes a file that breaks off for one that ends, shows what a damaged block holds
     before it has seen its checksum, and ends the process on some of that. So a file that nobody
     vouches for is decompressed once before, at about a sixth of the converter's own time, unless
-    it is checked late.
+    it is checked late: then it is converted with `_MARK` behind it, which is come to only if all
+    blocks before were whole.
     """
     decompressor = bz2.BZ2Decompressor()
     try:
@@ -171,7 +183,7 @@ def _damage(path: Path) -> str:
                 chunk = file.read(1 << 16) if decompressor.needs_input else b""
                 if decompressor.needs_input and not chunk:
                     return "breaks off: the recording was not finished, or not copied to its end"
-                decompressor.decompress(chunk, _OUTPUT)
+                decompressor.decompress(chunk, _CHECKED)
     except FileNotFoundError:
         return "no such file"
     except (OSError, EOFError) as error:

@@ -1,11 +1,11 @@
-"""The last block of a bzip2 file, and the files of which it cannot be had."""
+"""A block behind the others of a bzip2 file, and the files that cannot have one."""
 
 import bz2
 
 import numpy as np
 import pytest
 
-from training_backend.bzip2 import last_block
+from training_backend.bzip2 import with_block
 
 
 def compressed(seed, size):
@@ -19,32 +19,56 @@ def flip(data, at):
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_the_last_block_is_the_end_of_the_content(seed):
-    content, data = compressed(seed, 210_000 + 7 * seed)
-    end = last_block(data)
-    assert end is not None
-    assert 0 < len(end) < 100_000
-    assert content.endswith(end)
+@pytest.mark.parametrize("size", [1, 50_000, 210_000])
+def test_content_is_followed_by_more(seed, size):
+    content, data = compressed(seed, size + 7 * seed)
+    more = content[-seed - 1 :] + b"the end"
+    extended = with_block(data, more)
+    assert extended is not None
+    assert bz2.decompress(extended) == content + more
+    assert data[: len(data) - 11] == extended[: len(data) - 11]
 
 
-def test_a_file_of_one_block_is_for_the_decompressor():
-    assert last_block(compressed(0, 50_000)[1]) is None
+def test_more_can_follow_twice():
+    content, data = compressed(0, 1000)
+    once = with_block(data, b"one")
+    assert once is not None
+    twice = with_block(once, b"two")
+    assert twice is not None
+    assert bz2.decompress(twice) == content + b"onetwo"
 
 
-def test_no_block_of_a_damaged_file():
+def test_no_block_behind_what_is_not_whole():
     _, data = compressed(0, 250_000)
-    assert last_block(data[: len(data) // 2]) is None
-    assert last_block(data[:-1]) is None
-    assert last_block(flip(data, 11)) is None  # the first block's checksum
-    assert last_block(flip(data, 5)) is None  # where it begins
-    assert last_block(flip(data, len(data) - 3)) is None  # the checksum of all
-    assert last_block(flip(data, len(data) - 10_000)) is None
-    assert last_block(b"Hello") is None
-    assert last_block(b"") is None
+    for damaged in (
+        data[: len(data) // 2],
+        data[:-1],
+        flip(data, 11),  # the first block's checksum
+        flip(data, 5),  # where it begins
+        flip(data, len(data) - 3),  # the checksum of all
+        data + data,  # two streams, of which some readers see the first alone
+        bz2.compress(b""),
+        b"Hello",
+        b"",
+    ):
+        assert with_block(damaged, b"the end") is None
 
 
-def test_what_is_damaged_before_the_last_block_is_for_its_reader():
-    content, data = compressed(0, 250_000)
-    end = last_block(flip(data, len(data) // 3))
-    assert end is not None
-    assert content.endswith(end)
+@pytest.mark.parametrize("size", [50_000, 250_000])
+def test_what_follows_a_damaged_block_is_not_come_to(size):
+    _, data = compressed(0, size)
+    for at in (len(data) // 3, len(data) - 10_000):
+        damaged = with_block(flip(data, at), b"the end")
+        assert damaged is not None
+        assert b"the end" not in read_until_refused(damaged)
+
+
+def read_until_refused(data):
+    """What libbz2 hands over of a damaged file, some bytes at a time."""
+    reader, content = bz2.BZ2Decompressor(), b""
+    while True:
+        try:
+            content += reader.decompress(data if reader.needs_input else b"", 1 << 10)
+        except OSError:
+            return content
+        assert not reader.eof

@@ -49,12 +49,12 @@ def broken_off(recorded_games, tmp_path):
 
 @pytest.fixture
 def others(recorded_games, tmp_path):
-    """Recordings of several blocks; nobody says where the play ends, or that they are whole."""
+    """Recordings of several blocks and of one; nobody says where the play ends, nor if whole."""
     games = []
-    for game in recorded_games[:2]:
+    for game, level in zip(recorded_games[:2], (1, 9), strict=True):
         path = tmp_path / "others" / game.paths[0].name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(bz2.compress(bz2.decompress(game.paths[0].read_bytes()), 1))
+        path.write_bytes(bz2.compress(bz2.decompress(game.paths[0].read_bytes()), level))
         games.append(dataclasses.replace(game, paths=(path,), lead=0, played=None, checksum=None))
     return games
 
@@ -88,23 +88,35 @@ def test_a_recording_that_does_not_prove_whole_is_checked_before(others, tmp_pat
     for write, path in zip((features.write_features, frames.write_frames), before[2], strict=True):
         write(others, path, late=True)
     assert content() == before
-    monkeypatch.setattr(ttyrecs, "_ends_with", lambda *_: False)
-    with pytest.raises(ttyrecs.Unproven, match="not its last"):
+    monkeypatch.setattr(ttyrecs, "_MARKED", 1)
+    with pytest.raises(ttyrecs.Unproven, match="to its end"):
         list(read_frames(others[0], 64, late=True))
+    monkeypatch.setattr(ttyrecs, "with_block", lambda *_: None)
     for write, path in zip((features.write_features, frames.write_frames), before[2], strict=True):
         write(others, path, late=True)
     assert content() == before
 
 
-def test_damage_before_the_last_block_is_found_by_processes_too(others, tmp_path):
-    path = others[0].paths[0]
+@pytest.mark.parametrize(("game", "place"), [(0, 0.3), (1, 0.98)])
+def test_damage_is_found_by_processes_too(others, tmp_path, game, place):
+    path = others[game].paths[0]
     data = path.read_bytes()
-    middle = len(data) // 3
-    path.write_bytes(data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :])
+    at = int(place * len(data))
+    path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
     one, two = (write_shards(others, tmp_path / str(n), workers=n) for n in (1, 2))
     assert one == two
     assert one.games == 1
-    assert "damaged" in dict(one.skipped)[others[0].name]
+    assert "damaged" in dict(one.skipped)[others[game].name]
+
+
+def test_a_recording_that_ends_within_a_record_is_left_out(others, tmp_path):
+    path = others[0].paths[0]
+    path.write_bytes(bz2.compress(bz2.decompress(path.read_bytes())[:-5]))
+    with pytest.raises(ttyrecs.Unproven, match="to its end"):
+        list(read_frames(others[0], 64, late=True))
+    decoded = write_shards(others, tmp_path / "shards")
+    assert decoded.games == 1
+    assert "ends within a record" in dict(decoded.skipped)[others[0].name]
 
 
 def test_where_a_process_ends_its_shards_are_written_with_more_care(
