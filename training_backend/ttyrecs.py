@@ -94,9 +94,14 @@ def read_frames(
         while more:
             free = frames.part(filled, None)
             asked = len(free.keys)
-            found = asked - converter.convert(
-                free.chars, free.colors, free.cursor, free.times, free.keys, free.scores
-            )
+            try:
+                found = asked - converter.convert(
+                    free.chars, free.colors, free.cursor, free.times, free.keys, free.scores
+                )
+            except RuntimeError as error:
+                if late:
+                    raise Unproven(f"{path}: not converted to its end") from error
+                raise TrainError(f"{path}: holds what is no record ({error})") from error
             more = found == asked
             if marked and found and free.times[found - 1] == _MARKED:
                 found, more, marked = found - 1, False, False

@@ -3,6 +3,7 @@
 import bz2
 import dataclasses
 import json
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -117,6 +118,17 @@ def test_a_recording_that_ends_within_a_record_is_left_out(others, tmp_path):
     decoded = write_shards(others, tmp_path / "shards")
     assert decoded.games == 1
     assert "ends within a record" in dict(decoded.skipped)[others[0].name]
+
+
+def test_a_recording_of_what_is_no_record_is_left_out(others, tmp_path):
+    path = others[0].paths[0]
+    content = bz2.decompress(path.read_bytes())
+    path.write_bytes(bz2.compress(content + struct.pack("<iiiB", 1, 1, -5, 0)))
+    with pytest.raises(ttyrecs.Unproven, match="to its end"):
+        list(read_frames(others[0], 64, late=True))
+    decoded = write_shards(others, tmp_path / "shards")
+    assert decoded.games == 1
+    assert "what is no record" in dict(decoded.skipped)[others[0].name]
 
 
 def test_where_a_process_ends_its_shards_are_written_with_more_care(
