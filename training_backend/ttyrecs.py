@@ -68,63 +68,32 @@ def read_frames(
 
     Raises `TrainError`, at any block, where a file is missing, damaged, or shorter than the game.
     """
-    from nle.dataset import dataset
-
-    vouched = _is_as_recorded(game)
-    late = late and game.played is None  # else nothing would be read behind the last step
-    if not vouched:
-        for path in game.paths:
-            if (not late or not path.exists()) and (reason := _damage(path)):
-                raise TrainError(f"{path}: {reason}")
-        if game.checksum is not None:
-            raise TrainError(f"{game.paths[0]}: another file than the one that was recorded")
+    recordings = _Recordings(game, late)
     if game.played == 0:
         raise TrainError(f"{game.paths[0]}: holds no frames")
-    converter = dataset.converter.Converter(24, 80, 3)
     lead, left = game.lead, game.played
     greeted = game.played is not None
-    frames, filled, yielded = _new_frames(block), 0, 0
-    for part, path in enumerate(game.paths):
-        marked = not vouched and _load_marked(converter, path, part)
-        if not marked:
-            if late and not vouched and (reason := _damage(path)):
-                raise TrainError(f"{path}: {reason}")
-            converter.load_ttyrec(str(path), gameid=1, part=part)
-        more = True
-        while more:
-            free = frames.part(filled, None)
-            asked = len(free.keys)
-            try:
-                found = asked - converter.convert(
-                    free.chars, free.colors, free.cursor, free.times, free.keys, free.scores
-                )
-            except RuntimeError as error:
-                if late:
-                    raise Unproven(f"{path}: not converted to its end") from error
-                raise TrainError(f"{path}: holds what is no record ({error})") from error
-            more = found == asked
-            if marked and found and free.times[found - 1] == _MARKED:
-                found, more, marked = found - 1, False, False
-            if marked and not more:
-                if late:
-                    raise Unproven(f"{path}: not converted to its end")
-                raise TrainError(f"{path}: ends within a record: the recording was not finished")
-            start = min(lead, found)
-            lead -= start
-            while not greeted and start < found:  # nothing says where the play begins
-                greeted = not _greets(free.chars[start], int(free.keys[start]))
-                start += not greeted
-            if start:
-                for array in free:
-                    array[: found - start] = array[start:found]
-            filled += found - start
-            wanted = block if left is None else min(block, left - yielded)
-            if filled >= wanted:
-                yield frames.part(0, wanted)
-                yielded += wanted
-                if yielded == left:
-                    return
-                frames, filled = frames if reuse else _new_frames(block), 0
+    frames, filled, yielded, more = _new_frames(block), 0, 0, True
+    while more:
+        free = frames.part(filled, None)
+        found = recordings.fill(free)
+        more = found == len(free.keys)
+        start = min(lead, found)
+        lead -= start
+        while not greeted and start < found:  # nothing says where the play begins
+            greeted = not _greets(free.chars[start], int(free.keys[start]))
+            start += not greeted
+        if start:
+            for array in free:
+                array[: found - start] = array[start:found]
+        filled += found - start
+        wanted = block if left is None else min(block, left - yielded)
+        if filled >= wanted:
+            yield frames.part(0, wanted)
+            yielded += wanted
+            if yielded == left:
+                return
+            frames, filled = frames if reuse else _new_frames(block), 0
     if filled:
         yield frames.part(0, filled)
         yielded += filled
@@ -132,6 +101,62 @@ def read_frames(
         raise TrainError(f"{game.paths[-1]}: ends {left - yielded} steps before its game does")
     if not yielded:
         raise TrainError(f"{game.paths[0]}: holds no frames")
+
+
+class _Recordings:
+    """A game's recordings, checked and converted by NLE, one after another."""
+
+    def __init__(self, game: Game, late: bool) -> None:
+        from nle.dataset import dataset
+
+        self._converter = dataset.converter.Converter(24, 80, 3)
+        self._vouched = _is_as_recorded(game)
+        self._late = late and game.played is None  # else nothing is read behind the last step
+        self._left = list(enumerate(game.paths))[::-1]
+        self._marked = self._loaded = False
+        if self._vouched:
+            return
+        for path in game.paths:
+            if not self._late or not path.exists():
+                _refuse_damaged(path)
+        if game.checksum is not None:
+            raise TrainError(f"{game.paths[0]}: another file than the one that was recorded")
+
+    def fill(self, frames: Frames) -> int:
+        """Convert the next frames into these arrays; how many, all but at the game's end."""
+        filled = 0
+        while filled < len(frames.keys) and (self._loaded or self._left):
+            if not self._loaded:
+                self._load(*self._left.pop())
+            filled += self._convert(frames.part(filled, None))
+        return filled
+
+    def _load(self, part: int, path: Path) -> None:
+        self._path, self._loaded = path, True
+        self._marked = not self._vouched and _load_marked(self._converter, path, part)
+        if not self._marked:
+            if self._late and not self._vouched:
+                _refuse_damaged(path)
+            self._converter.load_ttyrec(str(path), gameid=1, part=part)
+
+    def _convert(self, frames: Frames) -> int:
+        asked = len(frames.keys)
+        try:
+            found = asked - self._converter.convert(
+                frames.chars, frames.colors, frames.cursor, frames.times, frames.keys, frames.scores
+            )
+        except RuntimeError as error:
+            raise self._broken(f"holds what is no record ({error})") from error
+        self._loaded = found == asked
+        if self._marked and found and frames.times[found - 1] == _MARKED:
+            self._marked = self._loaded = False
+            found -= 1
+        if self._marked and not self._loaded:
+            raise self._broken("ends within a record: the recording was not finished")
+        return found
+
+    def _broken(self, reason: str) -> Exception:
+        return (Unproven if self._late else TrainError)(f"{self._path}: {reason}")
 
 
 def _new_frames(block: int) -> Frames:
@@ -172,8 +197,8 @@ def _is_as_recorded(game: Game) -> bool:
     return zlib.crc32(game.paths[0].read_bytes()) == game.checksum
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a bz2 file; nothing if it can be read to its end.
+def _refuse_damaged(path: Path) -> None:
+    """Raise `TrainError` where a bz2 file cannot be read to its end.
 
     NLE's converter takes a file that breaks off for one that ends, shows what a damaged block holds
     before it has seen its checksum, and ends the process on some of that. So a file that nobody
@@ -187,10 +212,12 @@ def _damage(path: Path) -> str:
             while not decompressor.eof:
                 chunk = file.read(1 << 16) if decompressor.needs_input else b""
                 if decompressor.needs_input and not chunk:
-                    return "breaks off: the recording was not finished, or not copied to its end"
+                    raise TrainError(
+                        f"{path}: breaks off: the recording was not finished, or not copied to "
+                        "its end"
+                    )
                 decompressor.decompress(chunk, _CHECKED)
     except FileNotFoundError:
-        return "no such file"
+        raise TrainError(f"{path}: no such file") from None
     except (OSError, EOFError) as error:
-        return f"damaged ({error})"
-    return ""
+        raise TrainError(f"{path}: damaged ({error})") from error

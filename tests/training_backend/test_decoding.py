@@ -70,7 +70,7 @@ def test_a_recording_is_checked_on_the_way_to_the_same_frames(others, monkeypatc
     def refuse(path):
         raise AssertionError(f"{path} was decompressed before")
 
-    monkeypatch.setattr(ttyrecs, "_damage", refuse)
+    monkeypatch.setattr(ttyrecs, "_refuse_damaged", refuse)
     for game, columns in zip(others, checked, strict=True):
         for early, late in zip(columns, columns_of(game, late=True), strict=True):
             np.testing.assert_array_equal(early, late)
@@ -90,7 +90,7 @@ def test_a_recording_that_does_not_prove_whole_is_checked_before(others, tmp_pat
         write(others, path, late=True)
     assert content() == before
     monkeypatch.setattr(ttyrecs, "_MARKED", 1)
-    with pytest.raises(ttyrecs.Unproven, match="to its end"):
+    with pytest.raises(ttyrecs.Unproven, match="within a record"):
         list(read_frames(others[0], 64, late=True))
     monkeypatch.setattr(ttyrecs, "with_block", lambda *_: None)
     for write, path in zip((features.write_features, frames.write_frames), before[2], strict=True):
@@ -113,7 +113,7 @@ def test_damage_is_found_by_processes_too(others, tmp_path, game, place):
 def test_a_recording_that_ends_within_a_record_is_left_out(others, tmp_path):
     path = others[0].paths[0]
     path.write_bytes(bz2.compress(bz2.decompress(path.read_bytes())[:-5]))
-    with pytest.raises(ttyrecs.Unproven, match="to its end"):
+    with pytest.raises(ttyrecs.Unproven, match="within a record"):
         list(read_frames(others[0], 64, late=True))
     decoded = write_shards(others, tmp_path / "shards")
     assert decoded.games == 1
@@ -124,7 +124,7 @@ def test_a_recording_of_what_is_no_record_is_left_out(others, tmp_path):
     path = others[0].paths[0]
     content = bz2.decompress(path.read_bytes())
     path.write_bytes(bz2.compress(content + struct.pack("<iiiB", 1, 1, -5, 0)))
-    with pytest.raises(ttyrecs.Unproven, match="to its end"):
+    with pytest.raises(ttyrecs.Unproven, match="no record"):
         list(read_frames(others[0], 64, late=True))
     decoded = write_shards(others, tmp_path / "shards")
     assert decoded.games == 1
@@ -254,7 +254,11 @@ def test_what_was_whole_when_it_was_recorded_is_not_read_twice(
     recorded_games, tmp_path, monkeypatch
 ):
     game = recorded_games[0]
-    monkeypatch.setattr(ttyrecs, "_damage", lambda path: "checked")
+
+    def check(path):
+        raise TrainError("checked")
+
+    monkeypatch.setattr(ttyrecs, "_refuse_damaged", check)
     assert len(next(read_frames(game, 64)).keys) == 64
     content = game.paths[0].read_bytes()
     other = tmp_path / "other.ttyrec3.bz2"
