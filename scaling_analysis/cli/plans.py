@@ -28,6 +28,8 @@ _SHOWN = ("run_id", "params", "samples", "snapshots")
 _WIDTH = 8.0
 """Candidates lie within this factor of N_opt at the budgets tried."""
 _CANDIDATE_SIZES = 9
+_HARDLY = 0.97
+"""A standard deviation above this share of what it was is said to have hardly fallen."""
 
 
 @app.command(cls=Command)
@@ -156,16 +158,20 @@ def choose_next(
             f"the standard deviation of the forecast falls from {before:.2%} to {after:.2%} "
             f"({method}, {target} at the optimum)"
         )
+        if after > _HARDLY * before:
+            typer.echo("that is hardly less: no run of this compute tells much of that optimum")
 
 
 def _candidates(fit: Any, largest: float) -> "pd.DataFrame":
-    """Runs of sizes around N_opt at budgets up to the largest that the log has."""
+    """Runs of sizes around N_opt at the log's budgets, or up to its largest FLOP if it has none."""
     import numpy as np
 
     import scaling_analysis as sa
 
     rows = fit.rows
-    smallest = float(rows["flops"].min())
+    own = rows["budget"].dropna().unique() if "budget" in rows else []
+    own = [float(c) for c in own if c <= 1.000001 * largest]  # a rounded budget
+    smallest, largest = (min(own), max(own)) if len(own) > 1 else (rows["flops"].min(), largest)
     sizes = fit.params_opt(np.array([smallest, largest]))
 
     def only(name: str) -> str:
@@ -179,6 +185,7 @@ def _candidates(fit: Any, largest: float) -> "pd.DataFrame":
         task=only("task"),
         agent=only("agent") or "agent",
         seeds=1,
+        budgets=own if len(own) > 1 else 6,
         sizes=_CANDIDATE_SIZES,
         cost=fit.cost.flops_per_sample,
         centre=fit.params_opt,
@@ -212,4 +219,5 @@ def _write(made: "pd.DataFrame", out: Path, columns: list[str], as_json: bool) -
         typer.echo(made[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     sa.write_plan(made, out)
     spent = float(made["budget"].sum())
-    typer.echo(f"{len(made)} runs, {spent:.3g} FLOP of training; wrote {out}", err=as_json)
+    runs = "1 run" if len(made) == 1 else f"{len(made)} runs"
+    typer.echo(f"{runs}, {spent:.3g} FLOP of training; wrote {out}", err=as_json)

@@ -33,7 +33,7 @@ def plan_ladder(
     task: str,
     agent: str,
     seeds: int | Sequence[int] = 3,
-    budgets: int = 6,
+    budgets: int | Sequence[float] = 6,
     sizes: int | None = None,
     sizes_per_budget: int = 6,
     cost: float | OfSize = 6.0,
@@ -46,8 +46,8 @@ def plan_ladder(
 ) -> pd.DataFrame:
     """Plan a first sweep: a band of sizes around the expected optimum of every budget.
 
-    `budgets` budgets and `sizes` sizes lie evenly in log over the two ranges (by default a size
-    every factor of two, at least six). Each budget gets the `sizes_per_budget` sizes nearest to its
+    Budgets and sizes lie evenly in log over the two ranges (by default a size every factor of two,
+    at least six). Each budget gets the `sizes_per_budget` sizes nearest to its
     expected optimum, because a square of sizes and budgets spends most of its compute where the
     isoFLOP profile is steep and says little about its minimum. A (size, seed) is one run to the
     largest of its budgets with a snapshot at each.
@@ -60,6 +60,13 @@ def plan_ladder(
         What is trained: the names that the run log will carry.
     seeds : int or sequence of int
         Number of seeds (0, 1, ...), or the seeds.
+    budgets : int or sequence of float
+        Number of budgets, or the budgets [FLOP], such as those of a log that the runs are to join;
+        the smallest and the largest are those of `flops`.
+    sizes : int, optional
+        Number of sizes.
+    sizes_per_budget : int
+        Sizes that each budget is trained with.
     cost : float or callable
         k of C = k N D, or a function from params to counted FLOP a sample.
     unique_samples : float, optional
@@ -90,7 +97,7 @@ def plan_ladder(
     >>> float(plan["params"][0]), plan["snapshots"][0]
     (4000.0, '1e10;3e10')
     """
-    budget_grid = _spaced("flops", flops, budgets)
+    budget_grid = _budget_grid(flops, budgets)
     if sizes is None:
         low, high = _checked_range("params", params)
         sizes = max(6, int(np.ceil(np.log2(high / low))) + 1)
@@ -312,6 +319,19 @@ def _expected_optimum(
     if not np.all(np.isfinite(expected) & (expected > 0)):
         raise PlanError(f"centre gives {expected.tolist()}, not a positive size for every budget")
     return expected
+
+
+def _budget_grid(flops: tuple[float, float], budgets: int | Sequence[float]) -> Array:
+    if isinstance(budgets, int):
+        return _spaced("flops", flops, budgets)
+    grid = np.unique(np.asarray(budgets, dtype=np.float64))
+    low, high = _checked_range("flops", flops)
+    if not (grid.size > 1 and (grid[0], grid[-1]) == (low, high)):
+        raise PlanError(
+            f"budgets={list(budgets)}: the smallest and the largest must be those of flops, "
+            f"{low:g} and {high:g}"
+        )
+    return grid
 
 
 def _spaced(name: str, ends: tuple[float, float], count: int) -> Array:

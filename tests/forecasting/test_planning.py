@@ -103,6 +103,11 @@ def test_centre_moves_the_band():
     assert high["params"].min() > 8e3
 
 
+def test_a_ladder_may_have_the_budgets_of_a_log():
+    own = [1e10, 2e11, 1.9999e12, 3e12]
+    assert sorted(set(cells(ladder(budgets=own[::-1]))["budget"])) == own
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -110,6 +115,7 @@ def test_centre_moves_the_band():
         ({"params": (0.0, 4e5)}, r"params=\(0, 400000\)"),
         ({"params": (4e3, np.nan)}, r"params=\(4000, nan\)"),
         ({"budgets": 1}, "at least 2 are needed"),
+        ({"budgets": [1e10, 1e11]}, r"must be those of flops, 1e\+10 and 3e\+12"),
         ({"sizes": 2}, "a minimum needs at least 3 sizes"),
         ({"seeds": 0}, "at least one seed"),
         ({"cost": -6.0}, "one positive number for each"),
