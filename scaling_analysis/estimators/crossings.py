@@ -77,11 +77,12 @@ def common_flops(rows: pd.DataFrame) -> Array:
         Fewer than three sizes have two checkpoints or more, or nowhere three of them together.
     """
     curves = _spans(rows)
-    if curves["n"].nunique() < MIN_SIZES:
+    sizes = curves["n"].nunique()
+    if sizes < MIN_SIZES:
         raise FitError(
-            f"{curves['n'].nunique()} sizes have a learning curve (two checkpoints or more), "
-            f"{MIN_SIZES} are needed: the envelope wants several checkpoints a run; for single "
-            "runs use fit_isoflop or fit_parametric"
+            f"{sizes} size{' has' if sizes == 1 else 's have'} a learning curve (two checkpoints "
+            f"or more), {MIN_SIZES} are needed: the envelope wants several checkpoints a run; for "
+            "single runs use fit_isoflop or fit_parametric"
         )
     grid = np.geomspace(curves["low"].min(), curves["high"].max(), _POINTS)
     low, high, n = (curves[name].to_numpy(dtype=float) for name in ("low", "high", "n"))

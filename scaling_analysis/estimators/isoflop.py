@@ -302,10 +302,15 @@ def _check(profiles: Profiles, slices: Slices) -> None:
     found = int((slices.state == SliceState.OK).sum())
     if found < MIN_POINTS:
         why = "; ".join(reasons(profiles, slices))
+        sizes = profiles.rows["params"].nunique()
+        remedy = "Run sizes on both sides of the optimum"
+        if sizes < MIN_POINTS:
+            remedy = f"Run {MIN_POINTS} sizes or more at each of {MIN_POINTS} budgets or more"
+        elif profiles.target == "loss":
+            remedy += ", or fit the whole surface: fit_parametric(runs)"
         raise FitError(
             f"only {found} of {len(profiles.budgets)} budgets have an optimum of "
-            f"{profiles.target} over N, three are needed{f': {why}' if why else ''}. "
-            "Run sizes on both sides of the optimum, or fit the whole surface: fit_parametric(runs)"
+            f"{profiles.target} over N, three are needed{f': {why}' if why else ''}. {remedy}"
         )
     if not np.isfinite(slices.curvature).any():
         raise FitError(

@@ -20,10 +20,12 @@ _LEVERAGE = 0.05
 """A size whose removal moves the exponent by more than this is named."""
 _READING = 0.02
 """Readings of the same profiles that differ by more than this are listed."""
+_NAMED = 4
+"""Budgets that a reason names one by one."""
 
 
 def reasons(profiles: Profiles, slices: Slices) -> list[str]:
-    """One phrase for each slice without an optimum, naming its budget."""
+    """Why slices have no optimum: one phrase a reason, naming its budgets."""
     kind = _kind(profiles)
     words = {
         SliceState.FEW_SIZES: "too few for this polynomial",
@@ -32,11 +34,24 @@ def reasons(profiles: Profiles, slices: Slices) -> list[str]:
         SliceState.NOT_POSITIVE: f"{profiles.target} is not positive at the optimum",
     }
     n_sizes = profiles.rows.groupby("budget")["params"].nunique()
-    return [
-        f"{budget:.3g} FLOP ({n_sizes[budget]} sizes): {words[SliceState(int(state))]}"
-        for budget, state in zip(profiles.budgets, slices.state, strict=True)
-        if state != SliceState.OK
-    ]
+    found = []
+    for state, why in words.items():
+        budgets = profiles.budgets[slices.state == state]
+        if len(budgets):
+            sizes = n_sizes[budgets]
+            found.append(f"{_listed(budgets)} FLOP ({_counted(sizes.min(), sizes.max())}): {why}")
+    return found
+
+
+def _listed(budgets: Array) -> str:
+    more = f" and {len(budgets) - _NAMED} more" if len(budgets) > _NAMED else ""
+    return ", ".join(f"{budget:.3g}" for budget in budgets[:_NAMED]) + more
+
+
+def _counted(fewest: int, most: int) -> str:
+    if fewest == most:
+        return "1 size" if most == 1 else f"{most} sizes"
+    return f"{fewest} to {most} sizes"
 
 
 def look(fit: "IsoflopFit") -> tuple[FitStatus, tuple[str, ...]]:
@@ -69,10 +84,11 @@ def summarise(fit: "IsoflopFit") -> str:
 
 def _dropped(fit: "IsoflopFit") -> list[str]:
     """Slices without an optimum: doubtful where they are more than a quarter."""
-    missing = reasons(fit.profiles, fit.slices)
+    missing = int((fit.slices.state != SliceState.OK).sum())
     if not missing:
         return []
-    return [f"{len(missing)} of {len(fit.profiles.budgets)} budgets dropped: {'; '.join(missing)}"]
+    why = "; ".join(reasons(fit.profiles, fit.slices))
+    return [f"{missing} of {len(fit.profiles.budgets)} budgets dropped: {why}"]
 
 
 def _at_the_ends(fit: "IsoflopFit") -> list[str]:

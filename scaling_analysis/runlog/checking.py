@@ -18,6 +18,9 @@ from scaling_analysis.runlog.tables import MISSING, Table
 _WORTH_NAMING = ("run_id", "budget", "loss", "mean_return")
 """Columns that are asked for beside those that a log cannot do without."""
 
+_OTHER_COUNT = {"params": "params_core"}
+"""Of two counts that a log may hold, the one that can be asked for in the place of the other."""
+
 
 def resolve_names(
     name: str, header: list[str], schema: tuple[Column, ...], columns: Mapping[str, str] | None
@@ -37,7 +40,7 @@ def resolve_names(
                 f"{name}: no column {theirs!r} to read as {ours!r}."
                 f"{_did_you_mean(theirs, header)} The columns are: {listed(header)}."
             )
-        if ours in header and ours != theirs:
+        if ours in header and ours != theirs and _OTHER_COUNT.get(ours) != theirs:
             raise RunLogError(
                 f"{name}: {ours!r} is to be read from {theirs!r}, but there is a column {ours!r} "
                 "too. Rename or delete one of them."

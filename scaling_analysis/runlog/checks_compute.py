@@ -60,7 +60,7 @@ def cost_drift(group: Group) -> Iterator[Finding]:
         bias=_drift_bias(group, drift, figures),
         remedy=(
             "Rising to 6 with N is what parameters that cost no FLOP (embeddings) do: log "
-            'params_core and fit with size="params_core".'
+            "params_core and read N from it, columns={'params': 'params_core'}."
             if free
             else "Recount the FLOP of one step by hand for the smallest and the largest size. A "
             "convolution costs its weights times its output positions; a wrong resolution, a "
@@ -244,6 +244,6 @@ def free_parameters(group: Group) -> Iterator[Finding]:
             f"another: params_core grows as params^{relation:.2f}.",
             bias=f"The exponent of N_opt in params_core is about {relation:.2f} times that in "
             "params.",
-            remedy='Say which one is meant: size="params" or size="params_core".',
+            remedy="Say which one is meant: params as it is, or columns={'params': 'params_core'}.",
             figures={"largest": largest, "smallest": smallest, "relation": relation},
         )

@@ -27,17 +27,12 @@ def profiles(group: Group) -> Iterator[Finding]:
             remedy="Log the budget that each checkpoint stands for; the parametric fit needs none.",
         )
         return
+    too_few: dict[str, int] = {}
     for target, word in (("loss", "loss"), ("mean_return", "return")):
         found = grid_optima(group, target)
         if found is None or len(found.budgets) < 2:
             if np.isfinite(group.column(target)).any():
-                yield group.finding(
-                    "few-profiles",
-                    Severity.WARNING,
-                    f"{0 if found is None else 1} budgets have {MIN_SIZES} sizes or more with a "
-                    f"{word}: there is no isoFLOP frontier.",
-                    remedy="Train several sizes at each of several budgets.",
-                )
+                too_few[word] = 0 if found is None else 1
             continue
         yield from _edges(group, found, word)
         if len(found.budgets) < 4:
@@ -49,6 +44,15 @@ def profiles(group: Group) -> Iterator[Finding]:
             yield from _definition(group, found)
             yield from _range(group)
             yield from _floor(group, found)
+    for count in sorted(set(too_few.values())):
+        of = " or a ".join(word for word, found in too_few.items() if found == count)
+        yield group.finding(
+            "few-profiles",
+            Severity.WARNING,
+            f"{count or 'no'} budget{'' if count else 's'} ha{'s' if count else 've'} {MIN_SIZES} "
+            f"sizes or more with a {of}: there is no isoFLOP frontier.",
+            remedy="Train several sizes at each of several budgets.",
+        )
 
 
 def _edges(group: Group, found: Profiles, word: str) -> Iterator[Finding]:

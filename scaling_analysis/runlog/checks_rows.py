@@ -9,6 +9,7 @@ from scaling_analysis.runlog.building import names_are_made_up
 from scaling_analysis.runlog.checking import look_alikes
 from scaling_analysis.runlog.findings import Finding, Group, Severity, bound, short, shorts
 from scaling_analysis.runlog.schema import RUN_COLUMNS
+from scaling_analysis.runlog.selecting import repeated
 
 FEW_RUNS = 10
 EARLY_STEP = 4.0
@@ -45,6 +46,20 @@ def copied_rows(group: Group) -> Iterator[Finding]:
             f"{duplicates} rows repeat another row word for word; they have weight 0.",
             remedy="Find out which step wrote them twice.",
             figures={"rows": duplicates},
+        )
+    again = repeated(group.rows)
+    if again.any():
+        names = pd.unique(group.rows["run_id"][again])
+        yield group.finding(
+            "repeated-checkpoint",
+            Severity.SERIOUS,
+            f"{int(again.sum())} rows repeat the checkpoint of another row: run_id, samples and "
+            "budget are the same.",
+            where=f"run_id {', '.join(map(repr, names[:6]))}",
+            bias="A copy counts as a further measurement: intervals are too narrow. Fits "
+            "refuse it.",
+            remedy="Put logs together with load_runs([one, two]), which leaves copies out.",
+            figures={"rows": int(again.sum())},
         )
     targets = [name for name in ("loss", "mean_return") if name in group.rows]
     measured = group.rows[["params", "samples", *targets]]
@@ -192,10 +207,12 @@ def replicates(group: Group) -> Iterator[Finding]:
         yield group.finding(
             "few-runs",
             Severity.WARNING,
-            f"All {len(group.rows)} rows come from {runs} runs.",
+            f"All {len(group.rows)} rows come from {'one run' if runs == 1 else f'{runs} runs'}.",
             bias="Checkpoints of one run are not independent: rows resampled one by one give "
             "intervals that are far too narrow.",
-            remedy="Resample runs; with so few the jackknife over runs is the safer interval.",
+            remedy="Resample runs; with so few the jackknife over runs is the safer interval."
+            if runs > 2
+            else "Train more runs: no interval sees the spread between fewer than three.",
             figures={"runs": runs, "rows": len(group.rows)},
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scaling_analysis.errors import RunLogError
 from scaling_analysis.runlog.schema import COUNTS, RUN_COLUMNS, RUN_KEY, SCHEMA_VERSION
@@ -18,7 +19,8 @@ def usable(runs: pd.DataFrame, target: str) -> pd.DataFrame:
 
     `target` is "loss", "mean_return" or any other numeric column. A frame that never went through
     `load_runs` is checked as `load_runs` does it. Rows of two evaluation protocols are refused for
-    returns: they cannot be compared.
+    returns: they cannot be compared. So are two rows of one checkpoint: `load_runs` leaves none,
+    but frames that were put together afterwards may hold a log twice.
     """
     runs = _loaded(runs)
     absent = [name for name in (*COUNTS, target) if name not in runs]
@@ -32,6 +34,7 @@ def usable(runs: pd.DataFrame, target: str) -> pd.DataFrame:
         raise RunLogError(
             f"no row has status ok and a finite {target} ({len(runs)} rows: {counts})."
         )
+    _refuse_copies(rows)
     if target == "mean_return" and "protocol" in rows and rows["protocol"].nunique() > 1:
         raise RunLogError(
             f"returns of {rows['protocol'].nunique()} evaluation protocols cannot be compared: "
@@ -39,6 +42,30 @@ def usable(runs: pd.DataFrame, target: str) -> pd.DataFrame:
             f"where=\"protocol == '{rows['protocol'].mode()[0]}'\"."
         )
     return rows
+
+
+def repeated(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """(rows,) which rows stand for the same checkpoint as an earlier one: equal in run_id, samples
+    and budget."""
+    return rows.duplicated([name for name in RUN_KEY if name in rows]).to_numpy()
+
+
+def _refuse_copies(rows: pd.DataFrame) -> None:
+    again = np.flatnonzero(repeated(rows))
+    if not len(again):
+        return
+    key = [name for name in RUN_KEY if name in rows]
+    second = rows.iloc[again[0]]
+    shown = ", ".join(
+        f"{name}={second[name]!r}" if isinstance(second[name], str) else f"{name}={second[name]:g}"
+        for name in key
+    )
+    raise RunLogError(
+        f"{len(again)} of {len(rows)} rows repeat the checkpoint of another row, first "
+        f"{shown}: copies would count as further measurements, and intervals come out too narrow. "
+        "Put logs together with load_runs([one, two]), which leaves copies out; a run that is "
+        "meant to count twice needs a run_id of its own each time."
+    )
 
 
 def _loaded(runs: pd.DataFrame) -> pd.DataFrame:

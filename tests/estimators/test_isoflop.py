@@ -70,6 +70,24 @@ def test_d_opt_comes_from_the_counted_flop_where_no_constant_holds():
     np.testing.assert_allclose(fit.samples_opt(1e17), 1e17 / (40 * n**0.8), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "target", "remedy"),
+    [
+        (1, "loss", r"\(1 size\): too few for this polynomial. Run 3 sizes or more at each of 3"),
+        (3, "loss", r"and 3 more FLOP \(3 sizes\): .* fit_parametric\(runs\)$"),
+        (3, "mean_return", "Run sizes on both sides of the optimum$"),
+    ],
+)
+def test_one_reason_is_said_once_with_a_remedy_that_helps(sizes, target, remedy):
+    n = np.array([1e6, 2e6, 4e6])[:sizes]
+    runs = pd.DataFrame([(size, c) for c in BUDGETS for size in n], columns=["params", "flops"])
+    runs = runs.assign(samples=runs["flops"] / 6 / runs["params"], budget=runs["flops"])
+    falls = runs.assign(loss=runs["params"] ** -0.1, mean_return=runs["params"], protocol="a")
+    with pytest.raises(sa.FitError, match=remedy) as refusal:
+        sa.fit_isoflop(sa.load_runs(falls), target=target)
+    assert str(refusal.value).count(" FLOP (") == 1
+
+
 def test_slices_that_fail_are_named_and_left_out():
     runs = centred(SYMMETRIC)
     low, high = BUDGETS[0], BUDGETS[-1]

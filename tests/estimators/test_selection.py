@@ -68,3 +68,16 @@ def test_returns_of_two_protocols_are_not_compared(runs):
     mixed = runs.assign(mean_return=10.0, protocol=list("pqpq"))
     with pytest.raises(sa.RunLogError, match="2 evaluation protocols cannot be compared"):
         select_rows(mixed, "mean_return")
+
+
+def test_a_log_that_is_there_twice_is_refused(runs):
+    twice = pd.concat([runs, runs])
+    for fit in (sa.fit_parametric, sa.fit_isoflop, sa.fit_envelope):
+        with pytest.raises(sa.RunLogError, match="repeat the checkpoint of another row, first run"):
+            fit(twice)
+    assert len(select_rows(sa.load_runs([runs, runs]), "loss")) == len(select_rows(runs, "loss"))
+
+
+def test_equal_results_of_two_runs_are_two_runs(runs):
+    copies = runs.assign(run_id=runs["run_id"] + "-again")
+    assert len(select_rows(pd.concat([runs, copies]), "loss")) == 2 * len(select_rows(runs, "loss"))

@@ -121,7 +121,7 @@ sample of each size, never from 6 N D.
 [warning] few-runs: All 20 rows come from 2 runs.
   bias: Checkpoints of one run are not independent: rows resampled one by one give intervals that \
 are far too narrow.
-  do: Resample runs; with so few the jackknife over runs is the safer interval.
+  do: Train more runs: no interval sees the spread between fewer than three.
 
 [note] no-budgets: No budget is logged: isoFLOP profiles can be neither fitted nor checked.
   do: Log the budget that each checkpoint stands for; the parametric fit needs none.

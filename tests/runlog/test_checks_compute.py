@@ -1,5 +1,7 @@
 """The audit of compute: what a wrong count does, with the direction of its bias."""
 
+from ast import literal_eval
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,6 +42,10 @@ def test_parameters_that_cost_nothing_are_told_from_a_wrong_counter():
     finding = found(runs)["cost-drift"]
     assert finding.severity == "warning"
     assert "embeddings" in finding.remedy
+    columns = literal_eval(finding.remedy.split("columns=")[1].rstrip("."))
+    read = load_runs(runs, columns=columns)
+    np.testing.assert_array_equal(read["params"], runs["params_core"])
+    assert "cost-drift" not in found(read)
     share = found(runs)["embedding-share"]
     assert share.figures["smallest"] < 0.01 < 0.5 < share.figures["largest"]
     assert share.figures["relation"] > 1

@@ -50,6 +50,27 @@ def test_copies_under_another_name():
     assert "'x'" in finding.where
 
 
+def test_a_log_put_together_with_itself_after_loading():
+    runs = load_runs(ladder(seeds=1))
+    twice = pd.concat([runs, runs])
+    (finding,) = (each for each in audit(twice).findings if each.code == "repeated-checkpoint")
+    assert finding.severity == "serious"
+    assert finding.figures["rows"] == len(runs)
+    assert "repeated-checkpoint" not in found(load_runs([runs, runs]))
+
+
+def test_one_run_is_not_told_of_the_jackknife_nor_of_profiles_twice():
+    runs = curves(transient=False, sizes=(1e4,)).assign(
+        budget=lambda log: log.flops, mean_return=1.0, protocol="a"
+    )
+    report = audit(runs)
+    codes = [finding.code for finding in report.findings]
+    assert codes.count("few-profiles") == 1
+    few = next(finding for finding in report.findings if finding.code == "few-runs")
+    assert few.what.endswith("come from one run.")
+    assert "jackknife" not in few.remedy
+
+
 def test_repeated_rows_and_shared_checkpoints_are_noted():
     runs = ladder()
     assert found(pd.concat([runs, runs[:5]]))["duplicate-rows"].figures["rows"] == 5
