@@ -199,16 +199,17 @@ def natural_metric(
         )
     check_end_values(floor, ceiling)
     r, t = 0.0 if floor is None else float(floor), 1.0 if ceiling is None else float(ceiling)
+    above = f"R - {r:g}" if r >= 0 else f"R + {-r:g}"
     equation, forward, inverse = {
         "points": ("R", _same, _same),
-        "above": (f"R - {r:g}", lambda y: y - r, lambda m: m + r),
+        "above": (above, lambda y: y - r, lambda m: m + r),
         "normalised": (
-            f"(R - {r:g})/{t - r:g}",
+            f"({above})/{t - r:g}",
             lambda y: (y - r) / (t - r),
             lambda m: r + (t - r) * m,
         ),
         "odds": (
-            f"(R - {r:g})/({t:g} - R)",
+            f"({above})/({t:g} - R)",
             lambda y: np.where((y > r) & (y < t), (y - r) / (t - y), np.nan),
             lambda m: r + (t - r) * np.where(np.isinf(m), 1.0, m / (1 + m)),
         ),

@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 
 MIN_CURVE = 3
 _FEW_SEEDS = 3
+_ONE_EACH = ("task", "agent", "protocol")
+"""Returns of several of these are not one curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -101,7 +103,8 @@ def data_to_threshold(
     thresholds : float or sequence of float
         Returns [points].
     by : str or sequence of str
-        Columns whose values make the groups: model size, updates a sample, ...
+        Columns whose values make the groups: model size, updates a sample, ... Each group is of one
+        task, agent and protocol.
     n_resamples : int
         Resamples of the seeds.
 
@@ -112,7 +115,8 @@ def data_to_threshold(
     Raises
     ------
     FitError
-        A threshold is not finite, a column is missing, or a group has no learning curve.
+        A threshold is not finite, a column is missing, or a group has no learning curve or several
+        tasks, agents or protocols.
 
     Examples
     --------
@@ -138,8 +142,10 @@ def data_to_threshold(
         if name not in rows:
             raise FitError(f"the run log has no column {name!r}")
     draws = np.random.default_rng(rng)
-    parts, replicates, few, lone, uneven, early = [], [], 0, 0, 0, 0
+    parts, replicates, few, lone, uneven, early, mixed = [], [], 0, 0, 0, 0, 0
     for key, group in rows.groupby(columns, sort=True):
+        _refuse_mixtures(group, dict(zip(columns, key, strict=True)))
+        mixed += "params" in group and group["params"].nunique() > 1
         samples, returns = _curves(group, dict(zip(columns, key, strict=True)))
         count = len(returns)
         few, lone = few + (count < _FEW_SEEDS), lone + (count == 1)
@@ -159,6 +165,11 @@ def data_to_threshold(
         doubts.append(
             f"{few} of {len(parts) // len(goals)} groups have fewer than {_FEW_SEEDS} runs: "
             f"their intervals are too narrow{', one run has none' if lone else ''}"
+        )
+    if mixed:
+        doubts.append(
+            f"{mixed} of {len(parts) // len(goals)} groups average runs of several sizes: give "
+            f"by={[*columns, 'params']} for a curve of each"
         )
     if uneven:
         doubts.append(
@@ -183,13 +194,27 @@ def data_to_threshold(
     )
 
 
+def _refuse_mixtures(group: pd.DataFrame, label: Mapping[str, Any]) -> None:
+    for name in _ONE_EACH:
+        values = sorted(map(str, group[name].dropna().unique())) if name in group else []
+        if len(values) > 1:
+            raise FitError(
+                f"{_named(label)} has runs of several values of {name} ({', '.join(values[:5])}): "
+                f"their returns are not one curve; give by={[*label, name]}, or choose one"
+            )
+
+
+def _named(label: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} = {v}" for k, v in label.items())
+
+
 def _curves(group: pd.DataFrame, label: Mapping[str, Any]) -> tuple[Array, Array]:
     """Samples (T,) and returns (runs, T), NaN where a run was not evaluated."""
     wide = group.pivot_table(index="run_id", columns="samples", values="mean_return")
     if wide.shape[1] < MIN_CURVE:
         raise FitError(
-            f"{', '.join(f'{k} = {v}' for k, v in label.items())} has {wide.shape[1]} evaluations: "
-            f"a crossing needs a curve of {MIN_CURVE} or more"
+            f"{_named(label)} has {wide.shape[1]} evaluations: a crossing needs a curve of "
+            f"{MIN_CURVE} or more"
         )
     return wide.columns.to_numpy(dtype=float), wide.to_numpy(dtype=float)
 

@@ -59,6 +59,13 @@ def compare_recipes(
         first); multiplier: how many times the compute the first recipe needs to reach what the
         second reaches with `flops` (above 1: the second is better; inf or 0 beyond a factor of
         10,000). Each has _lo and _hi; `better` is the share of draws with a multiplier above 1.
+        value_exponent is NaN where a law ends within half a decade.
+
+    Raises
+    ------
+    ForecastError
+        The targets differ, or a law says nothing of the returns that are to be compared: some end
+        at the highest return seen.
 
     Examples
     --------
@@ -82,6 +89,16 @@ def compare_recipes(
         middle = grid.size // 2
         reached = b.log_value[:, middle]
         multiplier = _needed(np.log(grid), a.log_value, reached, one.target) / budget
+        unknown = np.isnan(multiplier)
+        if unknown.mean() > 0.5 - level / 2:
+            which = "second" if np.isnan(reached).mean() > 0.5 - level / 2 else "first"
+            raise ForecastError(
+                f"at {budget:g} FLOP the {which} forecast's law of {one.target} has ended in "
+                f"{np.mean(unknown):.0%} of the draws (a law in intrinsic performance ends at the "
+                "highest return seen): compare at less compute, or forecast by a method that goes "
+                "on, such as isoflop-vertex"
+            )
+        multiplier = multiplier[~unknown]
         exponents = [_exponents(curves, grid) for curves in (a, b)]
         row = {"flops": budget}
         for i, name in enumerate(("params_exponent", "value_exponent")):
@@ -102,7 +119,13 @@ def _curves(
     ends = np.array([flops / _HALF_DECADE, flops * _HALF_DECADE])
     fitted = ensemble.fitted(quantity)
     weights = {n: w for n, w in ensemble.weights(quantity, flops).items() if n in fitted}
-    share = np.array(list(weights.values())) / sum(weights.values())
+    total = sum(weights.values())
+    if not total > 0:
+        raise ForecastError(
+            f"no method says what {ensemble.target} to expect at {flops:g} FLOP: compare at less "
+            "compute, or forecast by a method that goes on, such as isoflop-vertex"
+        )
+    share = np.array(list(weights.values())) / total
     counts = rng.multinomial(n_draws, share)
     sizes, values = [], []
     for name, count in zip(weights, counts, strict=True):
@@ -129,7 +152,10 @@ def _exponents(curves: _Curves, grid: Array) -> tuple[Array, Array]:
 
 
 def _needed(log_grid: Array, log_value: Array, reached: Array, target: str) -> Array:
-    """(draws,) compute at which each curve first reaches a value; inf or 0 off the grid."""
+    """(draws,) compute at which each curve first reaches a value; inf or 0 off the grid.
+
+    NaN where the value is not known, or the curve ends before it is reached.
+    """
     sign = 1.0 if target == "loss" else -1.0
     gap = sign * (log_value - reached[:, None])
     below = gap <= 0
@@ -141,12 +167,16 @@ def _needed(log_grid: Array, log_value: Array, reached: Array, target: str) -> A
         # A curve that starts below the value has no crossing; its share is not finite.
         share = high / (high - low)
         found = np.exp(log_grid[before] + share * (log_grid[index] - log_grid[before]))
-    return np.where(~below.any(axis=1), np.inf, np.where(index == 0, 0.0, found))
+    found = np.where(~below.any(axis=1), np.inf, np.where(index == 0, 0.0, found))
+    ended = np.isnan(reached) | (np.isnan(gap[:, -1]) & ~below.any(axis=1))
+    return np.where(ended, np.nan, found)
 
 
 def _interval(name: str, draws: Array, level: float) -> dict[str, float]:
-    """Median and central interval; order statistics, since a draw may be infinite."""
-    ordered = np.sort(draws)
+    """Median and central interval of what is known; order statistics, since one may be infinite."""
+    ordered = np.sort(draws[~np.isnan(draws)])
+    if not ordered.size:
+        return {name: np.nan, f"{name}_lo": np.nan, f"{name}_hi": np.nan}
     at = np.array([0.5, 0.5 - level / 2, 0.5 + level / 2]) * (ordered.size - 1)
     middle, lo, hi = ordered[np.round(at).astype(int)]
     return {name: float(middle), f"{name}_lo": float(lo), f"{name}_hi": float(hi)}

@@ -84,6 +84,12 @@ def warnings(ensemble: Ensemble, budgets: Array) -> list[str]:
             f"{budgets[0]:g} FLOP is less than the smallest run spent ({least:.3g}): the intervals "
             "are made for larger budgets, and too narrow there"
         )
+    unknown = budgets[np.isnan(ensemble.predict(f"{ensemble.target}_opt", budgets).log)]
+    if unknown.size:
+        messages.append(
+            f"no method says what {ensemble.target} to expect at {unknown[0]:g} FLOP: sizes alone "
+            "are forecast there"
+        )
     messages += [
         f"no origin could forecast the {target}: its methods weigh the same there and its "
         "intervals rest on a prior"

@@ -203,8 +203,7 @@ class Forecast(Result):
             best = at[at["method"] == COMBINED].iloc[0]
             lines.append(f"C = {c:.4g} FLOP, {best['extrapolation']:.3g} times the largest budget")
             lines.append(
-                f"  N_opt {_range(best, 'params_opt')} ({percent}), within {self.tolerance:.0%} of "
-                f"the best from {best['params_near_lo']:.3g} to {best['params_near_hi']:.3g}"
+                f"  N_opt {_range(best, 'params_opt')} ({percent}){_near(best, self.tolerance)}"
             )
             lines.append(f"  D_opt {_range(best, 'samples_opt')}")
             for value in ("loss", "mean_return"):
@@ -313,6 +312,18 @@ def _hash(document: Mapping[str, Any]) -> str:
     content = {key: value for key, value in document.items() if key != "hash"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _near(row: pd.Series, tolerance: float) -> str:
+    """The sizes that are nearly as good; one that is NaN lies beyond where they were looked for."""
+    ends = np.array([row["params_near_lo"], row["params_near_hi"]], dtype=np.float64)
+    known = np.isfinite(ends)
+    if not known.any():
+        return ""
+    words = [
+        f"{word} {end:.3g}" for word, end, ok in zip(("from", "to"), ends, known, strict=True) if ok
+    ]
+    return f", within {tolerance:.0%} of the best {' '.join(words)}"
 
 
 def _range(row: pd.Series, name: str) -> str:

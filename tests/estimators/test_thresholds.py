@@ -46,6 +46,18 @@ def test_crossings_without_noise():
     assert "2 of 6 thresholds are never reached" in found.messages
 
 
+def test_several_games_or_sizes_are_not_one_curve():
+    each = [curves().assign(task=task) for task in ("chess", "go")]
+    runs = pd.concat([part.assign(run_id=part["task"] + part["run_id"]) for part in each])
+    with pytest.raises(sa.FitError, match=r"params = 100000.0 has runs of several values of task"):
+        sa.data_to_threshold(runs, 2.5)
+    apart = sa.data_to_threshold(runs, 2.5, by=["task", "params"], n_resamples=50)
+    assert len(apart.table) == 4
+    sizes = sa.data_to_threshold(curves().assign(task="go"), 2.5, by="task", n_resamples=50)
+    assert sizes.status == "doubtful"
+    assert "by=['task', 'params']" in sizes.messages[0]
+
+
 def test_a_lucky_evaluation_does_not_cross_early():
     runs = curves(seeds=1)
     runs.loc[1, "mean_return"] = 9.0  # at 2e5 samples; the next ones are 3, 4, 5, ...

@@ -1,13 +1,18 @@
 """Questions to a forecast: inverse, caps, wrong sizes, spending, influence, comparison."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scaling_analysis.errors import ForecastError
 from scaling_analysis.estimators.parametric import fit_parametric
+from scaling_analysis.forecasting import comparison
 from scaling_analysis.forecasting.allocation import spending
 from scaling_analysis.forecasting.comparison import compare_recipes
+from scaling_analysis.forecasting.doubts import warnings
 from scaling_analysis.forecasting.influence import influence
+from scaling_analysis.forecasting.members import log_value
 from scaling_analysis.forecasting.simulation import AdditiveSurface, simulate_runs
 
 ONE = {"surface": fit_parametric}
@@ -142,6 +147,45 @@ def test_comparison_finds_the_effective_compute_of_a_better_recipe(ladder, make_
     same = compare_recipes(base, base, [3e12], n_draws=500).iloc[0]
     assert same["multiplier_lo"] < 1 < same["multiplier_hi"]
     assert 0.3 < same["better"] < 0.7
+
+
+def test_beyond_the_end_of_a_law_nothing_is_compared(made, monkeypatch):
+    """Intrinsic performance ends at the highest return seen: what lies beyond is not 0 nor inf."""
+
+    def ends(fit, name, flops, *rest):
+        values = log_value(fit, name, flops, *rest)
+        return np.where(np.asarray(flops) > 2e13, np.nan, values) if name == "value_opt" else values
+
+    free = compare_recipes(made, made, [1e12], n_draws=500).iloc[0]
+    monkeypatch.setattr(comparison, "log_value", ends)
+    cut = compare_recipes(made, made, [1e12], n_draws=500).iloc[0]
+    assert cut["multiplier_lo"] == free["multiplier_lo"]
+    assert cut["multiplier_hi"] == free["multiplier_hi"]
+    with pytest.raises(ForecastError, match="the first forecast's law of loss has ended in"):
+        compare_recipes(made, made, [1.9e13])
+    with pytest.raises(ForecastError, match="the second forecast's law of loss has ended in 100%"):
+        compare_recipes(made, made, [1e14])
+
+
+def test_a_forecast_says_where_it_has_no_value(made, monkeypatch):
+    predict = type(made.ensemble).predict
+
+    def silent(self, quantity, flops, *rest, **options):
+        found = predict(self, quantity, flops, *rest, **options)
+        unknown = (quantity == "loss_opt") & (np.asarray(flops) > 1e13)
+        return found._replace(centre=np.where(unknown, np.nan, found.centre))
+
+    monkeypatch.setattr(type(made.ensemble), "predict", silent)
+    said = warnings(made.ensemble, np.array([1e13, 2e13, 3e13]))
+    assert (
+        "no method says what loss to expect at 2e+13 FLOP: sizes alone are forecast there" in said
+    )
+    row = made.table.assign(params_near_lo=np.nan, params_near_hi=np.nan)
+    assert "nan" not in replace(made, table=row).summary()
+    assert (
+        ", within 1% of the best to 3e+04"
+        in replace(made, table=row.assign(params_near_hi=3e4)).summary()
+    )
 
 
 @pytest.mark.parametrize(
