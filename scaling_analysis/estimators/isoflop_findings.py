@@ -20,8 +20,8 @@ _LEVERAGE = 0.05
 """A size whose removal moves the exponent by more than this is named."""
 _READING = 0.02
 """Readings of the same profiles that differ by more than this are listed."""
-_NAMED = 4
-"""Budgets that a reason names one by one."""
+_NAMED = 3
+"""More budgets than this are not named one by one."""
 
 
 def reasons(profiles: Profiles, slices: Slices) -> list[str]:
@@ -44,8 +44,9 @@ def reasons(profiles: Profiles, slices: Slices) -> list[str]:
 
 
 def _listed(budgets: Array) -> str:
-    more = f" and {len(budgets) - _NAMED} more" if len(budgets) > _NAMED else ""
-    return ", ".join(f"{budget:.3g}" for budget in budgets[:_NAMED]) + more
+    if len(budgets) > _NAMED:
+        return f"{len(budgets)} from {budgets[0]:.3g} to {budgets[-1]:.3g}"
+    return ", ".join(f"{budget:.3g}" for budget in budgets)
 
 
 def _counted(fewest: int, most: int) -> str:

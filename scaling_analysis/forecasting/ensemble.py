@@ -209,7 +209,15 @@ class Ensemble:
         return combine(points, spreads, weights)
 
     def _weights(self, quantity: str, spreads: Array, flops: float) -> Array:
+        """(methods, targets); N_opt that no origin judged is weighed as the value at it is.
+
+        By the bootstrap alone the form with the fewest exponents would win: the stiffest one.
+        """
         names = self.methods(quantity)
+        if quantity == "params_opt" and self.hindcast and not self.hindcast.judges(quantity):
+            quantity = f"{self.target}_opt"
+            value = [self.point(quantity, np.array([flops]), None, name)[1] for name in names]
+            spreads = np.where(np.isfinite(spreads), np.array(value), np.nan)
         if self.hindcast is None:
             horizon = float(log_horizon(flops, self.flops_max))
             prior = self.widening(quantity, COMBINED)

@@ -378,9 +378,8 @@ def _verdict(
     combined = cells[(cells["method"] == COMBINED) & cells["predicted"].notna()]
     used = combined["origin"].nunique()
     if used < 3:
-        messages.append(
-            f"only {used} of {len(cuts)} origins could be forecast from: wide intervals"
-        )
+        share = f" of {len(cuts)} origins could" if used < len(cuts) else " origins can"
+        messages.append(f"only {used}{share} be forecast from: wide intervals")
     for (target, method), rows in failed.groupby(["target", "method"]):
         messages.append(
             f"{method} ({target}) could not be fitted at {len(rows)} of {len(cuts)} origins: "

@@ -107,9 +107,17 @@ class Hindcast(Result):
         return record.weights(float(np.log(max(extrapolation, 1.0))), spreads)
 
     def widening(self, quantity: str, method: str = COMBINED) -> Widening:
-        """Law error of a method for a quantity, from all origins."""
+        """Law error of a method for a quantity, from all origins.
+
+        Where no optimum was observed, a value there errs as the values of stated sizes do.
+        """
         prior = prior_scale(quantity, method, self.loss_counted)
-        return self._record(quantity, [method]).widening(0, prior)
+        of = quantity if self.judges(quantity) else quantity.removesuffix("_opt")
+        return self._record(of, [method]).widening(0, prior)
+
+    def judges(self, quantity: str) -> bool:
+        """Whether a quantity was observed beyond any origin."""
+        return bool((self.cells["quantity"] == quantity).any())
 
     def _record(self, quantity: str, methods: Sequence[str]) -> "Record":
         key = (quantity, *methods)
@@ -326,8 +334,9 @@ def no_farther(frame: pd.DataFrame, farthest: float) -> pd.DataFrame:
 
 def weighed_by(quantity: str, cells: pd.DataFrame) -> str:
     """The quantity whose errors decide the weights for `quantity`."""
+    known = set(cells["quantity"])
     other = _WEIGHED_BY.get(quantity, quantity)
-    return other if (cells["quantity"] == other).any() else quantity
+    return next((q for q in (other, quantity.removesuffix("_opt")) if q in known), quantity)
 
 
 def prior_scale(quantity: str, method: str, loss_counted: bool) -> float:

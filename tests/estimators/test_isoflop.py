@@ -74,7 +74,7 @@ def test_d_opt_comes_from_the_counted_flop_where_no_constant_holds():
     ("sizes", "target", "remedy"),
     [
         (1, "loss", r"\(1 size\): too few for this polynomial. Run 3 sizes or more at each of 3"),
-        (3, "loss", r"and 3 more FLOP \(3 sizes\): .* fit_parametric\(runs\)$"),
+        (3, "loss", r"7 from 1e\+15 to 1e\+18 FLOP \(3 sizes\): .* fit_parametric\(runs\)$"),
         (3, "mean_return", "Run sizes on both sides of the optimum$"),
     ],
 )

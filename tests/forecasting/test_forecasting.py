@@ -314,6 +314,21 @@ def test_methods_that_fail_for_one_reason_share_a_line():
     assert refusals(reasons) == "\n  vertex, cubic: no minimum\n  tied: a bound"
 
 
+def test_without_an_observed_optimum_the_record_of_the_loss_decides(simulate, make_forecast):
+    """No budgets, no optimum seen: the stiffest form has the least spread of N_opt, not a merit."""
+    runs = simulate(1, link=None, snapshots=False).drop(columns="budget")
+    ensemble = make_forecast(runs, n_resamples=40, hindcast_resamples=20).ensemble
+    assert not ensemble.hindcast.judges("params_opt")
+    sizes, optimum, loss = (
+        ensemble.weights(name, 1e13) for name in ("params_opt", "loss_opt", "loss")
+    )
+    assert sizes == pytest.approx(optimum)
+    assert sizes == pytest.approx(loss, abs=0.02)
+    law = ensemble.widening("loss_opt", "combined")
+    assert law == ensemble.widening("loss", "combined")
+    assert law.origins > 0
+
+
 def test_far_budgets_are_said_to_be_unsupported(made, ladder, make_forecast):
     assert not any("farthest hindcast" in message for message in made.messages)
     far = make_forecast(ladder.drop(columns="mean_return"), [1e16], methods=ONE)
