@@ -222,7 +222,7 @@ class Forecast(Result):
                     )
                 )
             for way in routes[routes["flops"] == c].to_dict("records") if len(routes) else ():
-                if way["route"] in ("direct", "link"):
+                if way["route"] in ("direct", "link") and np.isfinite(way["mean_return"]):
                     how = "through the link" if way["route"] == "link" else f"by {way['method']}"
                     lines.append(
                         f"    mean_return {how} {way['mean_return']:.4g} "
