@@ -132,7 +132,7 @@ def _said(error: Exception) -> str:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    typer.secho(f"warning: {message}", fg="yellow", err=True)
+    typer.secho(f"warning: {in_shell_words(str(message))}", fg="yellow", err=True)
 
 
 def spread(arguments: list[str]) -> list[str]:

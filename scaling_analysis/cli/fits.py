@@ -22,6 +22,7 @@ from scaling_analysis.cli.options import (
     reads_runs,
     shortened,
     show_table,
+    target_of,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class LeftOut(StrEnum):
 def fit(
     runs: "pd.DataFrame",
     method: Method = None,
-    target: OfTarget = Target.LOSS,
+    target: OfTarget = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -75,6 +76,7 @@ def fit(
     """
     import scaling_analysis as sa
 
+    target = target or target_of(runs)
     if unit == "run_id":
         runs = shortened(runs, as_json)
     documents = []
@@ -106,7 +108,7 @@ def influence(
     flops: Flops = None,
     unit: Annotated[LeftOut, typer.Option(help="What is left out, one at a time.")] = LeftOut.SIZE,
     method: Method = None,
-    target: OfTarget = Target.LOSS,
+    target: OfTarget = None,
     top: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
     out: TableOut = None,
     as_json: AsJson = False,
@@ -120,6 +122,7 @@ def influence(
     import scaling_analysis as sa
     from scaling_analysis.report.writing import default_flops
 
+    target = target or target_of(runs)
     table = sa.influence(
         runs, flops or default_flops(runs)[:1], unit.value, method, target=target.value
     )

@@ -19,6 +19,7 @@ from scaling_analysis.cli.options import (
     chooses_rows,
     load,
     load_forecast,
+    of_targets,
     out_file,
     reads_runs,
     show,
@@ -54,7 +55,7 @@ def forecast(
     made = sa.forecast(
         runs,
         flops or default_flops(runs),
-        method or None,
+        **of_targets(method),
         level=level,
         n_resamples=replicates,
         rng=seed,
@@ -127,7 +128,7 @@ def hindcast(
     """
     import scaling_analysis as sa
 
-    made = sa.hindcast(runs, method or None, origins=origin, n_resamples=replicates, rng=seed)
+    made = sa.hindcast(runs, **of_targets(method), origins=origin, n_resamples=replicates, rng=seed)
     show(made, as_json)
     if out is not None:
         made.save(out)
@@ -163,7 +164,12 @@ def compare(
         load_forecast(path)
         if path not in logs
         else sa.forecast(
-            logs[path], budgets, method or None, level=level, n_resamples=replicates, rng=seed
+            logs[path],
+            budgets,
+            **of_targets(method),
+            level=level,
+            n_resamples=replicates,
+            rng=seed,
         )
         for path in (first, second)
     )

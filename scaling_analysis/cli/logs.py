@@ -25,6 +25,12 @@ class Tool(StrEnum):
     IL_SCALING = "il-scaling"
 
 
+_TOOLS = (
+    "csv, jsonl: tables of runs, or a folder with one file a run; wandb: its table of runs as CSV, "
+    "or its folder; tensorboard: its folder; il-scaling: the logs of Tuyls et al. 2023."
+)
+
+
 @app.command(cls=Command)
 @reads_runs
 def check(
@@ -52,8 +58,14 @@ def check(
 
 @app.command("import", cls=Command)
 def import_files(
-    source: Annotated[Tool, typer.Argument(help="Tool that wrote the files.")],
-    path: Annotated[Path, typer.Argument(help="File or folder of that tool.")],
+    source: Annotated[Tool, typer.Argument(metavar="TOOL", help=_TOOLS)],
+    path: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SRC",
+            help="File or folder of that tool; of csv and jsonl several, each a run.",
+        ),
+    ],
     out: Annotated[Path, out_file("Run log to write.")],
     column: Annotated[
         list[str] | None,
@@ -75,6 +87,8 @@ def import_files(
     Nothing is guessed in silence: what is not certain is listed with a guess to confirm.
 
     Example: scaling import csv sweep.csv -o runs.csv --map params=n_params --cost-constant 6
+
+    A folder with one file a run: scaling import csv histories -o runs.csv
     """
     import scaling_analysis as sa
     from scaling_analysis.runlog.writing import replacing
@@ -96,9 +110,11 @@ def import_files(
             raise typer.BadParameter("--scale: the units of il-scaling are known; leave it out")
         factors = pairs("--scale", scale).items()
         options["scale"] = {name: _number(name, factor) for name, factor in factors}
-    made = readers[source](path, **options)
+    if len(path) > 1 and source not in (Tool.CSV, Tool.JSONL):
+        raise typer.BadParameter(f"{source}: name one folder or file")
+    made = readers[source](path[0] if len(path) == 1 else path, **options)
     if not as_json:
-        typer.echo(made.summary())
+        typer.echo(in_shell_words(made.summary()))
     written = [sa.write_runs(made.runs, out)]
     if made.episodes is not None:
         beside = out.with_name("episodes.parquet")

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from enum import StrEnum
 from errno import EACCES, EISDIR, ENOTDIR
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
 import typer
 
 from scaling_analysis.cli.application import JOINT, PROGRAM
+from scaling_analysis.cli.wording import in_shell_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,35 @@ def _methods(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+class OfTargets(TypedDict):
+    """Methods for the loss and for the return, as `forecast` takes them."""
+
+    methods: list[str] | None
+    return_methods: list[str] | None
+
+
+def of_targets(names: list[str] | None) -> OfTargets:
+    """The methods that are named for the loss and for the return, as `forecast` takes them.
+
+    A method of both is meant for both; where none is named for a target, its own are used.
+    """
+    from scaling_analysis.errors import ForecastError
+    from scaling_analysis.forecasting.members import BASELINES, known_methods
+
+    known = known_methods("loss"), known_methods("mean_return")
+    for name in names or []:
+        if not any(name in of for of in known):
+            every = ", ".join(dict.fromkeys([*known[0], *known[1]]))
+            raise ForecastError(f"method {name!r} is not known: choose among {every}")
+    loss, returns = ([name for name in names or [] if name in of] for of in known)
+    if set(names or []) <= set(BASELINES):  # refused with the reason
+        return {"methods": names or None, "return_methods": names or None}
+    return {
+        "methods": loss if set(loss) - set(BASELINES) else None,
+        "return_methods": returns if set(returns) - set(BASELINES) else None,
+    }
+
+
 Runs = Annotated[
     list[Path],
     typer.Argument(metavar="RUNS", help="Run log: CSV, Parquet or JSON lines; several are joined."),
@@ -54,7 +84,9 @@ Method = Annotated[
     list[str] | None,
     typer.Option(help="Method to use; may be repeated.", autocompletion=_methods),
 ]
-OfTarget = Annotated[Target, typer.Option(help="What is fitted.")]
+OfTarget = Annotated[
+    Target | None, typer.Option(help="What is fitted; by default the loss where the log has one.")
+]
 Flops = Annotated[
     list[float] | None, typer.Option("--flops", help="Budgets [FLOP]: --flops 1e19 1e20.")
 ]
@@ -217,6 +249,12 @@ def pairs(option: str, texts: list[str] | None) -> dict[str, str]:
     return found
 
 
+def target_of(runs: "pd.DataFrame") -> Target:
+    """What a log is fitted for where it is not said: its loss, or its return if it has none."""
+    held = "loss" in runs and runs["loss"].notna().any()
+    return Target.LOSS if held or "mean_return" not in runs else Target.MEAN_RETURN
+
+
 def shortened(runs: "pd.DataFrame", as_json: bool) -> "pd.DataFrame":
     """A log of very many rows as a forecast would fit it; says what was done to it."""
     from scaling_analysis.forecasting.condensing import condense
@@ -237,7 +275,7 @@ def load_forecast(path: Path) -> "Forecast":
 
 def show(result: Shown, as_json: bool) -> None:
     """Print a result, for a reader or for a machine."""
-    typer.echo(json.dumps(result.to_dict()) if as_json else result.summary())
+    typer.echo(json.dumps(result.to_dict()) if as_json else in_shell_words(result.summary()))
 
 
 def show_table(table: "pd.DataFrame", as_json: bool, out: Path | None, note: str = "") -> None:

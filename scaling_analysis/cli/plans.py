@@ -16,6 +16,7 @@ from scaling_analysis.cli.options import (
     reads_runs,
     records,
     shortened,
+    target_of,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def choose_next(
     from scaling_analysis.forecasting.members import resolve_methods
     from scaling_analysis.report.writing import default_flops
 
-    target = "loss" if "loss" in runs and runs["loss"].notna().any() else "mean_return"
+    target = target_of(runs).value
     estimator = resolve_methods([method], target)[method]
     fitted = sa.bootstrap(shortened(runs, as_json), estimator, n_resamples=replicates, rng=seed)
     (largest,) = default_flops(runs, (1.0,))

@@ -18,6 +18,7 @@ from scaling_analysis.cli.options import (
     Seed,
     chooses_rows,
     load,
+    of_targets,
     out_folder,
     typed,
 )
@@ -75,7 +76,7 @@ def report(
         out,
         tuple(format or (Format.HTML, Format.PDF)),
         flops=flops or None,
-        methods=method or None,
+        **of_targets(method),
         level=level,
         n_resamples=replicates,
         rng=seed,

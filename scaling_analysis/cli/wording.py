@@ -4,6 +4,22 @@ import re
 import shlex
 from ast import literal_eval
 
+_PAIRS = {"columns": "--map", "constants": "--constant", "scale": "--scale"}
+"""Options that are given a name and a value, each pair for itself."""
+_CALLS = {
+    "import_csv": "scaling import csv",
+    "import_jsonl": "scaling import jsonl",
+    "import_wandb": "scaling import wandb",
+    "import_tensorboard": "scaling import tensorboard",
+    "fit_parametric": "--method parametric-additive",
+    "fit_isoflop": "--method isoflop-vertex",
+    "fit_intrinsic": "--method intrinsic",
+}
+"""Functions by what is typed in their place, without their arguments."""
+_PHRASES = {
+    ", runs.assign(mean_return=runs.mean_return - floor)": ": subtract it there",
+    "load_runs([one, two])": "scaling check ONE TWO",
+}
 _OPTIONS = {
     "cost_constant": "--cost-constant",
     "protocol": "--protocol",
@@ -12,6 +28,8 @@ _OPTIONS = {
     "task": "--task",
     "unit": "--unit",
     "expert_return": "--expert-return",
+    "scheme": "--scheme",
+    "target": "--target",
 }
 _TEXT = r"\"[^\"]*\"|'[^']*'|-?\d[\d.e+]*\d|\d"
 
@@ -25,15 +43,33 @@ def in_shell_words(message: str) -> str:
     "If the names are right, say --map params=n --map 'loss=val loss'."
     >>> in_shell_words("say cost_constant=6 (C = 6 N D)")
     'say --cost-constant 6 (C = 6 N D)'
+    >>> in_shell_words("name it: constants={'protocol': 'v1'}; or see import_csv('my runs')")
+    "name it: --constant protocol=v1; or see scaling import csv 'my runs' -o runs.csv"
+    >>> in_shell_words("or fit the whole surface: fit_parametric(runs)")
+    'or fit the whole surface: --method parametric-additive'
     """
-    message = re.sub(r"columns=(\{'[^{}]*\})", _maps, message)
+    for python, shell in _PHRASES.items():
+        message = message.replace(python, shell)
+    message = re.sub(rf"({'|'.join(_PAIRS)})=(\{{'[^{{}}]*\}})", _pairs, message)
+    message = re.sub(rf"(?<![\w.])({'|'.join(_CALLS)})\(([^()]*)\)", _call, message)
     names = "|".join(_OPTIONS)
     return re.sub(rf"(?<![\w.-])({names})=({_TEXT})", _option, message)
 
 
-def _maps(found: re.Match[str]) -> str:
-    columns = literal_eval(found[1])
-    return " ".join(f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
+def _pairs(found: re.Match[str]) -> str:
+    option, given = _PAIRS[found[1]], literal_eval(found[2])
+    return " ".join(f"{option} {shlex.quote(f'{name}={_short(v)}')}" for name, v in given.items())
+
+
+def _short(value: str | float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _call(found: re.Match[str]) -> str:
+    command = _CALLS[found[1]]
+    if command.startswith("--"):
+        return command
+    return f"{command} {shlex.quote(str(literal_eval(found[2])))} -o runs.csv"
 
 
 def _option(found: re.Match[str]) -> str:

@@ -50,7 +50,11 @@ def select_rows(
         rows = rows.assign(params=rows[size])
     for name in needs:
         if name not in rows:
-            raise FitError(f"this fit needs the column {name!r}, which the run log does not have")
+            without = "fit_intrinsic(runs)" if target == "mean_return" else "fit_parametric(runs)"
+            remedy = f"; one that needs none: {without}" if name == "budget" else ""
+            raise FitError(
+                f"this fit needs the column {name!r}, which the run log does not have{remedy}"
+            )
         rows = rows[rows[name].notna()]
         values = rows[name].to_numpy(dtype=float)
         bad = ~(np.isfinite(values) & (values > 0))

@@ -128,7 +128,7 @@ def _noise(rows: pd.DataFrame) -> Noise:
 def _compute_bins(flops: Array) -> Array:
     """The geometric middle of each row's range of compute."""
     step = np.log(_BIN)
-    low = np.log(flops.min())
+    low = np.log(flops.min(initial=np.inf))  # of no row, where no return is positive
     return np.exp(low + (np.floor((np.log(flops) - low) / step + 1e-9) + 0.5) * step)
 
 

@@ -46,7 +46,9 @@ def read_plan(path: str | os.PathLike[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns `PLAN_COLUMNS`, counts as float64, seed as int64, empty text as "".
+        The columns `PLAN_COLUMNS`, counts as float64, seed as int64, empty text as "". A plan made
+        by hand may leave out what is not required: seeds are then 0, the only snapshot is the
+        budget, and the trainer chooses the rest.
 
     Raises
     ------
@@ -61,15 +63,14 @@ def read_plan(path: str | os.PathLike[str]) -> pd.DataFrame:
     >>> read_plan("plan.csv")[["run_id", "params", "snapshots"]]            # doctest: +SKIP
     """
     plan = load_plan(path)
-    missing = [c for c in PLAN_COLUMNS if c not in plan]
-    if missing:
-        raise PlanError(f"{path}: column {', '.join(missing)} is missing; `scaling plan` writes it")
+    for column in schema.PLAN_COLUMNS:
+        if column.name not in plan:
+            plan[column.name] = "" if column.kind == "text" else np.nan
     texts = [c.name for c in schema.PLAN_COLUMNS if c.kind == "text"]
     plan[texts] = plan[texts].fillna("")
-    if plan["seed"].isna().any():
-        row = plan.loc[plan["seed"].isna(), "run_id"].iloc[0]
-        raise PlanError(f"{path}, run {row}: seed is empty; give every run a whole number")
-    plan["seed"] = plan["seed"].astype(np.int64)
+    plan["seed"] = plan["seed"].fillna(0).astype(np.int64)
+    alone = plan["snapshots"] == ""
+    plan.loc[alone, "snapshots"] = [short_number(budget) for budget in plan.loc[alone, "budget"]]
     for run, text, budget in zip(plan["run_id"], plan["snapshots"], plan["budget"], strict=True):
         try:
             largest = split_budgets(text)[-1]

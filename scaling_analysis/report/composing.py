@@ -79,7 +79,7 @@ def _part(study: Study, key: str, command: str) -> Part:
     targets = [name for name in TARGETS if name in forecast.ensemble.noise]
     beside = Jobs(_without_curves, [(forecast, targets)])
     frontier, laws = _frontier(curves), _laws(curves, targets, verification)
-    ((profiles, link, methods, past, residuals),) = beside.results()
+    ((profiles, link, methods, past, residuals),) = beside.results("figures")
     sections = [
         profiles,
         frontier,

@@ -137,7 +137,10 @@ def draw_comparison(
         ax.fill_between(grid, curve["lo"], curve["hi"], color=colour, alpha=0.15, lw=0)
         ax.plot(grid[within], curve["value"][within], "-", color=colour, lw=1.6, label=name)
         ax.plot(grid[~within], curve["value"][~within], "--", color=colour, lw=1.6)
-        ends.append((float(grid[-1]), float(curve["value"][-1]), name, colour))
+        # A law of returns may end before the range does, at the highest return seen.
+        if (drawn := np.flatnonzero(np.isfinite(curve["value"]))).size:
+            last = drawn[-1]
+            ends.append((float(grid[last]), float(curve["value"][last]), name, colour))
     logarithmic(ax, "x", "Compute C [FLOP]")
     logarithmic(ax, "y", NAMES[quantity])
     name_ends(ax, ends)

@@ -52,7 +52,7 @@ def plot_hindcast(
     Returns
     -------
     Axes
-        Filled dots: the combined forecast held; red crosses: it missed. Small marks: the baselines.
+        Filled dots: the average held; red crosses: it missed. Small marks: the baselines.
 
     Examples
     --------
@@ -75,6 +75,8 @@ def plot_hindcast(
     styles = {"persistence": ("_", ORANGE), "log-line": ("x", PURPLE)}
     for name in BASELINES:
         other = frame[frame["method"] == name]
+        if other.empty:
+            continue
         other = other[thinned(len(other))]
         marker, colour = styles[name]
         ax.plot(
@@ -87,8 +89,13 @@ def plot_hindcast(
             label=name.replace("-", " "),
         )
     inside = own["inside"].to_numpy(bool)
-    ax.plot(distance[inside], ratio[inside], "o", ms=4, color=BLUE, label="combined, held")
-    ax.plot(distance[~inside], ratio[~inside], "X", ms=5.5, color=RED, label="combined, missed")
+    for which, marker, size, colour, said in (
+        (inside, "o", 4.0, BLUE, "held"),
+        (~inside, "X", 5.5, RED, "missed"),
+    ):
+        if which.any():
+            name = f"average, {said}"
+            ax.plot(distance[which], ratio[which], marker, ms=size, color=colour, label=name)
     ax.axhline(1.0, color=GREY, lw=0.8)
     logarithmic(ax, "x", "Held-out compute over the last budget fitted", plain=True)
     logarithmic(ax, "y", "Observed over forecast", plain=True)

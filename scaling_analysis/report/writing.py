@@ -49,6 +49,7 @@ class Options(NamedTuple):
 
     flops: ArrayLike | None
     methods: Methods | None
+    return_methods: Methods | None
     level: float
     n_resamples: int
     rng: int | np.random.Generator | None
@@ -64,6 +65,7 @@ def write_report(
     episodes: pd.DataFrame | None = None,
     flops: ArrayLike | None = None,
     methods: Methods | None = None,
+    return_methods: Methods | None = None,
     level: float = 0.9,
     n_resamples: int = 1000,
     rng: int | np.random.Generator | None = 0,
@@ -90,7 +92,7 @@ def write_report(
         log, dated with its newest row.
     flops : array_like, optional
         Budgets to forecast [FLOP]; 10 and 100 times the largest of the log by default.
-    methods, level, n_resamples, rng, agent, task
+    methods, return_methods, level, n_resamples, rng, agent, task
         As in `forecast`, for a forecast that is made here.
     title : str, optional
     command : str
@@ -121,7 +123,7 @@ def write_report(
         raise ReportError(f"formats={list(formats)}: choose among {', '.join(FORMATS)}")
     given = {"forecast": forecast, "verification": verification, "episodes": episodes}
     logs = _opened(source, given, agent, task)
-    options = Options(flops, methods, level, n_resamples, rng)
+    options = Options(flops, methods, return_methods, level, n_resamples, rng)
     studies, refused = [], {}
     with progress_bar("forecasts", len(logs)) as advance:
         for name, log in logs.items():
@@ -133,8 +135,11 @@ def write_report(
                 refused[name] = str(error)
             advance(1)
     if not studies:
-        reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
-        raise ReportError(f"none of {len(logs)} parts allows a forecast. {reasons}")
+        parts: dict[str, list[str]] = {}
+        for name, why in refused.items():
+            parts.setdefault(why, []).append(name)
+        reasons = "\n".join(f"{', '.join(names)}: {why}" for why, names in parts.items())
+        raise ReportError(f"none of {len(logs)} parts allows a forecast.\n{reasons}")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     made = {}
@@ -175,6 +180,7 @@ def _study(name: str, log: Opened, options: Options) -> Study:
             log.runs,
             default_flops(log.runs) if options.flops is None else options.flops,
             options.methods,
+            return_methods=options.return_methods,
             level=options.level,
             n_resamples=options.n_resamples,
             hindcast_resamples=min(100, options.n_resamples),

@@ -149,8 +149,8 @@ def _complete_counts(
     missing = missing_columns(table.name, absent, header, RUN_COLUMNS, table.names)
     if len(absent) > 1:
         raise RunLogError(
-            f"{missing} Two of params, samples and flops are needed, and cost_constant for the "
-            "third."
+            f"{missing} Two of params, samples and flops are needed; the third then follows from "
+            "cost_constant=6 (C = 6 N D, right for dense transformers only)."
         )
     if absent and cost_constant is None:
         raise RunLogError(
@@ -222,13 +222,16 @@ def _mark_duplicates(runs: pd.DataFrame, place: Callable[[int], str]) -> None:
     first = np.unique(checkpoint, return_index=True)[1][checkpoint]  # of each row's checkpoint
     differs = np.flatnonzero(what != what[first])
     if len(differs):
+        several = len(np.unique(checkpoint[differs]))
+        others = f" (and {several - 1} more such checkpoints)" if several > 1 else ""
         one, two = int(repeated[first[differs[0]]]), int(repeated[differs[0]])
         names = [name for name in content if str(runs.at[one, name]) != str(runs.at[two, name])]
         raise RunLogError(
             f"{place(one)} and {place(two)}: the same checkpoint "
             f"({', '.join(f'{name}={runs.at[one, name]}' for name in keys)}) with different "
-            f"{', '.join(names)} ({runs.at[one, names[0]]} and {runs.at[two, names[0]]}). "
-            "Correct one of them, or give it status excluded."
+            f"{', '.join(names)} ({runs.at[one, names[0]]} and {runs.at[two, names[0]]}){others}. "
+            "Correct one of them, or give it status excluded. Where runs were resumed, a folder "
+            "with one file a run can be imported: import_csv('folder') takes the later rows."
         )
     again = np.flatnonzero(first != np.arange(len(first)))
     runs.loc[repeated[again], "status"] = "duplicate"

@@ -203,7 +203,8 @@ def _meets(runs: pd.DataFrame, condition: str) -> NDArray[np.bool_]:
     except Exception as error:  # the condition is the user's own text: any error is theirs to see
         raise RunLogError(
             f"where={condition!r}: {error}. Write a condition on the columns, such as "
-            "\"budget >= 1e15 and status == 'ok'\"."
+            "\"flops >= 1e15 and status == 'ok'\". Columns that are mapped have the names of the "
+            f"schema: {listed(list(runs.columns))}."
         ) from error
     if not isinstance(answer, pd.Series) or answer.dtype != np.bool_:
         raise RunLogError(

@@ -87,7 +87,9 @@ GOLDEN = {
     "the same checkpoint twice": (
         HEADER + "a,1e5,1e6,6e11,2\nb,1e5,1e6,6e11,2\na,1e5,1e6,6e11,2.5\n",
         "runs.csv, line 2 and runs.csv, line 4: the same checkpoint (run_id=a, samples=1000000.0) "
-        "with different loss (2.0 and 2.5). Correct one of them, or give it status excluded.",
+        "with different loss (2.0 and 2.5). Correct one of them, or give it status excluded. Where "
+        "runs were resumed, a folder with one file a run can be imported: import_csv('folder') "
+        "takes the later rows.",
     ),
     "a short line": (
         HEADER + "a,1e5,1e6,6e11,2\nb,1e5,1e6\nc,1e5,1e6,6e11,2\n",
@@ -148,7 +150,8 @@ GOLDEN = {
         "((observation, action) pairs consumed) and no column 'flops' (compute spent so far, "
         "counted). If the names are right, say columns={'params': 'n_params', 'samples': "
         "'tokens', 'run_id': 'run', 'loss': 'val_loss'}. The columns are: run, n_params, tokens, "
-        "val_loss. Two of params, samples and flops are needed, and cost_constant for the third.",
+        "val_loss. Two of params, samples and flops are needed; the third then follows from "
+        "cost_constant=6 (C = 6 N D, right for dense transformers only).",
     ),
     "no result": (
         "run_id,params,samples,flops,test_loss\na,1e5,1e6,6e11,.2\n",

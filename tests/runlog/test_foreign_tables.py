@@ -91,7 +91,7 @@ def test_one_answer_names_all_columns():
 def test_an_import_asks_for_the_runs_too(tmp_path):
     path = tmp_path / "export.csv"
     LOG.rename(columns={"run_id": "Name", "params": "n"}).to_csv(path, index=False)
-    with pytest.raises(RunLogError, match=r"params .*--map params=n\n  run_id .*--map run_id=Name"):
+    with pytest.raises(RunLogError, match=r"say columns=\{'params': 'n', 'run_id': 'Name'\}"):
         import_csv(path)
 
 

@@ -54,15 +54,93 @@ def test_mapped_scaled_and_completed(tmp_path):
 
 QUESTIONS = """\
 sweep.csv: the names of these columns must be confirmed:
-  params (all trainable parameters): guess: --map params=n_params
-  samples ((observation, action) pairs consumed): guess: --map samples=tokens; or examples
+  params (all trainable parameters): n_params
+  samples ((observation, action) pairs consumed): tokens; or examples
   flops (compute spent so far, counted): no guess
-  loss (held-out cross-entropy): guess: --map loss=loss; or val_loss
-  run_id (one training run; the unit that is resampled): guess: --map run_id=run
-  flops may be computed from the other two: cost_constant=6 (C = 6 N D, right for dense \
-transformers only)
-Columns: run, n_params, tokens, examples, loss, val_loss.
-In Python: columns={"params": "n_params"}. Factors: --scale params=1e6."""
+  loss (held-out cross-entropy): loss; or val_loss
+  run_id (one training run; the unit that is resampled): run
+If the guesses are right, say columns={'params': 'n_params', 'samples': 'tokens', 'loss': 'loss', \
+'run_id': 'run'}.
+To compute flops from the other two, say cost_constant=6 (C = 6 N D, right for dense \
+transformers only).
+The columns are: run, n_params, tokens, examples, loss, val_loss.
+For other units, such as millions, say scale={'params': 1e6}."""
+
+
+HISTORY = {"params": "size", "samples": "tokens", "loss": "val"}
+
+
+def histories(folder, count=2):
+    """Files of a run each, as trackers export them: results now and then, and a resume."""
+    folder.mkdir()
+    for k in range(count):
+        lines = [
+            "tokens,size,val,lr",
+            "1e6,,,3e-4",
+            f"1e6,{k + 1}e5,3.{k},3e-4",
+            "2e6,,2.9,2e-4",
+            "2e6,,2.8,2e-4",
+        ]
+        (folder / f"run{k}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_folder_of_csv_with_one_file_a_run(listed, tmp_path):
+    folder = histories(tmp_path / "runs")
+    source = sorted(folder.iterdir()) if listed else folder
+    imported = import_csv(source, HISTORY, cost_constant=6)
+    runs = imported.runs
+    assert list(runs.run_id) == ["run0", "run0", "run1", "run1"]
+    assert list(runs.params) == [1e5, 1e5, 2e5, 2e5]
+    assert list(runs.loss) == [3.0, 2.8, 3.1, 2.8]  # of what was written twice the later line
+    said = "\n".join(imported.messages)
+    assert "run_id: the names of 2 files, each taken for a run" in said
+    assert "run1.csv: 1 checkpoints were written again, as after a resume" in said
+    assert "run1.csv: 1 of 4 lines hold no val" in said
+
+
+def test_what_is_said_of_many_files_is_said_once(tmp_path):
+    imported = import_csv(histories(tmp_path / "runs", 9), HISTORY, cost_constant=6)
+    assert sum("lines hold no val" in said for said in imported.messages) == 1
+    assert any("(the like of 8 more files)" in said for said in imported.messages)
+
+
+def test_files_of_several_sizes_are_tables_of_runs(tmp_path):
+    text = "params,samples,flops,loss\n1e5,1e6,6e11,3\n2e5,1e6,12e11,2\n"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(text.replace("1e6", f"{ord(name)}e6"))
+    runs = import_csv(tmp_path).runs
+    assert runs.run_id.nunique() == 4
+    assert runs.run_id.str.startswith("row-").all()
+
+
+def test_files_of_one_name_are_told_apart_by_their_folder(tmp_path):
+    for name in ("a", "b"):
+        (histories(tmp_path / name, 1) / "run0.csv").rename(tmp_path / name / "history.csv")
+    files = [tmp_path / name / "history.csv" for name in ("a", "b")]
+    with pytest.raises(RunLogError, match="2 files would name their runs the same, 'history'"):
+        import_csv(files, HISTORY, cost_constant=6)
+    runs = import_csv(tmp_path, HISTORY, cost_constant=6).runs
+    assert list(runs.run_id.unique()) == ["a/history", "b/history"]
+
+
+def test_returns_ask_for_their_protocol(tmp_path):
+    path = tmp_path / "returns.csv"
+    path.write_text("params,samples,flops,mean_return\n1e5,1e6,6e11,30\n")
+    with pytest.raises(RunLogError, match=r"Say constants=\{'protocol': 'v1'\}"):
+        import_csv(path)
+    assert import_csv(path, constants={"protocol": "v1"}).runs.protocol.tolist() == ["v1"]
+
+
+def test_exports_without_runs_are_named_for_what_they_are(tmp_path):
+    (tmp_path / "chart.csv").write_text("Step,a - loss,a - loss__MIN,a - loss__MAX\n1,2,2,2\n")
+    with pytest.raises(RunLogError, match="export of a chart"):
+        import_csv(tmp_path / "chart.csv")
+    with pytest.raises(RunLogError, match="hold one curve and neither size nor samples"):
+        import_tensorboard(tmp_path)
+    with pytest.raises(RunLogError, match=r"exported as CSV, one a run, are read by import_csv\("):
+        import_wandb(tmp_path)
 
 
 def test_uncertain_names_are_questions(tmp_path, monkeypatch):
@@ -90,7 +168,7 @@ def test_a_single_missing_count_may_be_computed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.csv").write_text("params,samples,loss\n1,2,3\n")
     with pytest.raises(
-        RunLogError, match=r"flops \(compute.*\): no guess\n  flops may be computed"
+        RunLogError, match=r"(?s)flops \(compute.*\): no guess\n.*To compute flops from"
     ):
         import_csv("sweep.csv")
     assert import_csv("sweep.csv", cost_constant=6).runs.flops[0] == 12
@@ -186,6 +264,9 @@ def test_a_run_without_a_result_is_left_out_and_said(tmp_path):
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(RunLogError, match=r"loss \(held-out cross-entropy\): no guess"):
         import_jsonl(tmp_path)
+    with pytest.raises(RunLogError, match=r"empty: no such file or folder"):
+        import_jsonl(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RunLogError, match=r"no .jsonl or .ndjson file"):
         import_jsonl(tmp_path / "empty")
 
@@ -209,8 +290,8 @@ def test_a_runs_table(tmp_path):
     assert list(runs.run_id) == ["a1b2", "007"]
     assert list(runs.status) == ["ok", "preempted"]
     assert runs.note[1] == "W&B state crashed"
-    assert "1 runs with state crashed: status preempted" in imported.messages
-    with pytest.raises(RunLogError, match=r"loss \(held-out.*guess: --map loss=eval/loss"):
+    assert "1 row with state crashed: status preempted" in imported.messages
+    with pytest.raises(RunLogError, match=r"(?s)loss \(held-out.*'loss': 'eval/loss'"):
         import_wandb(path, columns={"params": "n_params", "samples": "tokens"}, cost_constant=6)
 
 
@@ -309,7 +390,7 @@ def test_event_files(tmp_path, tensors):
     assert list(runs.samples) == [256, 512, 256, 512]
     assert list(runs.loss) == [2.25, 2.125, 2.25, 2.125]
     assert any("7 of 9 lines hold no eval/loss" in said for said in imported.messages)
-    with pytest.raises(RunLogError, match="--map loss=eval/loss"):
+    with pytest.raises(RunLogError, match="'loss': 'eval/loss'"):
         import_tensorboard(tmp_path / "sweep", columns={"params": "model/params"})
 
 

@@ -308,8 +308,8 @@ def test_names_in_the_archives_are_questions(clone):
     with pytest.raises(RunLogError) as caught:
         import_il_scaling(clone, cost_constant=6)
     text = str(caught.value)
-    assert "--map params=num_params" in text
-    assert "--map samples=num_samples" in text
+    assert "'params': 'num_params'" in text
+    assert "'samples': 'num_samples'" in text
 
 
 def test_one_half_of_the_data_is_enough(clone):

@@ -34,7 +34,6 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Train the agents that a forecast names, and write the run log it is judged by.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

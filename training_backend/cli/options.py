@@ -40,6 +40,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 CORES = os.cpu_count() or 1
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, in words: 1 run, 2 processes."""
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
+
+
 def check_executor(name: str) -> None:
     """Refuse an executor that there is none of."""
     if name not in ("local", "ray"):

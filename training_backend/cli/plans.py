@@ -18,6 +18,7 @@ from training_backend.cli.options import (
     Stack,
     Workers,
     check_executor,
+    counted,
     open_executor,
 )
 
@@ -86,6 +87,12 @@ def run(
     tasks = planned["task"].unique()
     if len(tasks) > 1:
         raise PlanError(f"{plan}: plans runs of {', '.join(tasks)}; run a plan for each task")
+    for name, such in (("task", "nethack"), ("agent", "lstm")):
+        if (planned[name] == "").any():
+            run = planned.loc[planned[name] == "", "run_id"].iloc[0]
+            raise PlanError(
+                f"{plan}, run {run}: no {name}. Write one into the column {name}: {such}"
+            )
     bench = open_bench(tasks[0], data.absolute())
     named = planned["protocol"] != ""
     planned.loc[named, "protocol"] = planned.loc[named, "protocol"].map(bench.protocol_id)
@@ -107,9 +114,11 @@ def run(
     else:
         typer.echo(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     typer.echo(
-        f"{len(configs)} runs, {sum(c.samples * c.flops_per_sample for c in configs):.3g} FLOP, "
-        f"about {table['hours'].sum() / workers:.2g} hours of training on {workers} processes, "
-        f"and the evaluation games; up to {table['epochs'].max():.2g} epochs, "
+        f"{counted(len(configs), 'run')}, "
+        f"{sum(c.samples * c.flops_per_sample for c in configs):.3g} FLOP, about "
+        f"{table['hours'].sum() / workers:.2g} hours of training on "
+        f"{counted(workers, 'process')}, and the evaluation games; "
+        f"up to {table['epochs'].max():.2g} epochs, "
         f"{table['memory_gb'].max():.2g} GB of memory a run, {table['disk_gb'].sum():.2g} GB of "
         "checkpoints",
         err=as_json,

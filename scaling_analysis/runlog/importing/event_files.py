@@ -38,7 +38,11 @@ def import_tensorboard(
     folder = Path(source)
     runs = sorted({path.parent for path in folder.rglob("*tfevents*") if path.is_file()})
     if not runs:
-        raise RunLogError(f"{folder}: no event file in it (a file with 'tfevents' in its name).")
+        raise RunLogError(
+            f"{folder}: no event file in it (a file with 'tfevents' in its name). CSV files from "
+            "TensorBoard's page hold one curve and neither size nor samples: give the folder that "
+            "TensorBoard was started on."
+        )
     mapping = dict(columns or {})
     tables: list[Table] = []
     found: list[Table] = []

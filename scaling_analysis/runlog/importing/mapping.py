@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scaling_analysis.encoding import decode_frame, encode_frame
 from scaling_analysis.errors import RunLogError
@@ -30,7 +31,10 @@ _CONFIGURATION = (
     "device",
     "git_commit",
 )
+_PROGRESS = ("samples", "flops", "budget")
+"""Columns that tell the checkpoints of a run apart."""
 _MOST_LISTED = 30
+_MOST_RIVALS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -99,6 +103,11 @@ def assemble(
     """Map, scale and check the rows of all tables, or say which names are to be confirmed."""
     name = tables[0].name if len(tables) == 1 else f"{tables[0].name} and {len(tables) - 1} more"
     header = list(dict.fromkeys(label for table in tables for label in table.frame.columns))
+    if (chart := next((at for at in header if f"{at}__MIN" in header), None)) is not None:
+        raise RunLogError(
+            f"{name}: this is the export of a chart (columns such as {chart!r}). Export the "
+            "table of runs instead: it has a row a run and its configuration."
+        )
     constants = dict(constants or {})
     for constant in constants:
         if constant in header or constant in (columns or {}):
@@ -106,6 +115,12 @@ def assemble(
                 f"{name}: {constant!r} is given as a constant and stands in a column."
             )
     used, guesses = match_names(name, header, columns or {}, constants, cost_constant)
+    if "mean_return" in used and not {"protocol"} & {*used, *constants}:
+        raise RunLogError(
+            f"{name}: returns ({used['mean_return']!r}) need the name of their evaluation "
+            "protocol: returns of two protocols are never compared. Say constants={'protocol': "
+            "'v1'}, or map the column that names it."
+        )
     # A column that has a name of the schema and stands for something else steps aside.
     aside = [ours for ours, theirs in used.items() if ours != theirs and ours in header]
     guesses += [f"{ours!r} of the source is not kept: {ours}={used[ours]}" for ours in aside]
@@ -188,18 +203,20 @@ def _questions(
 ) -> str:
     meaning = {column.name: column.meaning for column in RUN_COLUMNS}
     lines = [f"{name}: the names of these columns must be confirmed:"]
+    guess = {want: alike[0] for want, alike in unsure.items() if alike}
     for want, alike in unsure.items():
-        guess = f"guess: --map {want}={alike[0]}" if alike else "no guess"
-        others = f"; or {', '.join(alike[1:])}" if alike[1:] else ""
-        lines.append(f"  {want} ({meaning[want]}): {guess}{others}")
+        others = f"; or {listed(alike[1:], _MOST_RIVALS)}" if alike[1:] else ""
+        lines.append(f"  {want} ({meaning[want]}): {guess.get(want, 'no guess')}{others}")
+    if guess:
+        lines.append(f"If the guesses are right, say columns={guess!r}.")
     derivable = [count for count in counts if not unsure.get(count, [])]
     if len(derivable) == 1 and cost_constant is None:
         lines.append(
-            f"  {derivable[0]} may be computed from the other two: cost_constant=6 (C = 6 N D, "
-            "right for dense transformers only)"
+            f"To compute {derivable[0]} from the other two, say cost_constant=6 (C = 6 N D, right "
+            "for dense transformers only)."
         )
-    lines.append(f"Columns: {listed(header)}.")
-    lines.append('In Python: columns={"params": "n_params"}. Factors: --scale params=1e6.')
+    lines.append(f"The columns are: {listed(header)}.")
+    lines.append("For other units, such as millions, say scale={'params': 1e6}.")
     return "\n".join(lines)
 
 
@@ -236,7 +253,8 @@ def checkpoints(table: Table, columns: Mapping[str, str]) -> tuple[Table | None,
             filled.append(label)
     targets = [columns.get(target, target) for target in TARGETS]
     present = [target for target in targets if target in frame]
-    kept = np.flatnonzero(frame[present].notna().any(axis=1).to_numpy()) if present else []
+    measured = frame[present].notna().any(axis=1).to_numpy() if present else np.zeros(0, bool)
+    kept = np.flatnonzero(measured)
     if not len(kept):
         return None, [f"{table.name}: no {' or '.join(targets)} in it, left out"]
     messages = []
@@ -247,11 +265,32 @@ def checkpoints(table: Table, columns: Mapping[str, str]) -> tuple[Table | None,
             f"{table.name}: {len(frame) - len(kept)} of {len(frame)} lines hold no "
             f"{' or '.join(present)}: no evaluated checkpoint, left out"
         )
+    kept, said = _later(table, kept, columns)
+    messages += said
     lines = [table.place(int(row)) for row in kept]
     return Table(table.name, frame.iloc[kept].reset_index(drop=True), lines.__getitem__), messages
 
 
-def listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_LISTED])
-    more = len(names) - _MOST_LISTED
+def _later(
+    table: Table, kept: NDArray[np.intp], columns: Mapping[str, str]
+) -> tuple[NDArray[np.intp], list[str]]:
+    """Of a checkpoint that one run wrote twice the later line, as a run that was resumed writes."""
+    header = list(table.frame.columns)
+    spelled = {ours: own_spelling(columns.get(ours, ours), header) for ours in _PROGRESS}
+    # The size is one and the same; what says how far the run was is enough.
+    key = [label for label in spelled.values() if label is not None]
+    if not {spelled["samples"], spelled["flops"]} - {None}:
+        return kept, []
+    again = table.frame.iloc[kept].duplicated(key, keep="last").to_numpy()
+    if not again.any():
+        return kept, []
+    return kept[~again], [
+        f"{table.name}: {int(again.sum())} checkpoints were written again, as after a resume: the "
+        "later line counts"
+    ]
+
+
+def listed(names: Sequence[str], most: int = _MOST_LISTED) -> str:
+    shown = ", ".join(names[:most])
+    more = len(names) - most
     return f"{shown} and {more} more" if more > 0 else shown

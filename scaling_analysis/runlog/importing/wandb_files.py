@@ -64,11 +64,6 @@ def import_wandb(
 def _runs_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Table, list[str]]:
     table = read_table(path, 0, column_kinds(columns))
     header = list(table.frame.columns)
-    if any(label.endswith("__MIN") for label in header):
-        raise RunLogError(
-            f"{path}: this is the export of a chart (columns such as {header[1]!r}). Export the "
-            "table of runs instead: it has a row a run and its configuration."
-        )
     if "State" not in header or "status" in header:
         return table, []
     states = table.frame["State"].astype(str).str.lower()
@@ -78,7 +73,10 @@ def _runs_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Table, l
         note=("W&B state " + states).where(unfinished, ""),
     )
     counts = states[unfinished].value_counts()
-    said = [f"{count} runs with state {state}: status preempted" for state, count in counts.items()]
+    said = [
+        f"{count} row{'' if count == 1 else 's'} with state {state}: status preempted"
+        for state, count in counts.items()
+    ]
     return Table(table.name, frame, table.place), said
 
 
@@ -89,7 +87,8 @@ def _run_directories(folder: Path) -> tuple[Table, list[str]]:
     if not found:
         raise RunLogError(
             f"{folder}: no run directory in it (a folder with files/{_SUMMARY}). Runs that never "
-            "logged a summary have none."
+            "logged a summary have none. Files that were exported as CSV, one a run, are read by "
+            f"import_csv({str(folder)!r})."
         )
     rows = [
         {
