@@ -1,11 +1,12 @@
 """The sweep behind the learning-rate rule: the best constant rate at several sizes and batches.
 
     python benchmarks/learning_rate.py DATA --files /tmp/rates [--out rates.csv] [--agent NAME]
+        [--pair] [--seeds 0 1 2]
 
 Trains each (size, batch) at rates a factor of two apart to a budget near the one it is optimal at,
-keeps the run log, and prints losses and the vertex of the parabola through the three best in log
-rate. `training_backend.config` states the rules for rate and batch that were read off it;
-`results/learning_rate.md` holds the measurement.
+keeps the run log, and prints losses (means over seeds) and the vertex of the parabola through the
+three best in log rate. `training_backend.config` states the rules for rate and batch that were
+read off it; `results/learning_rate.md` holds the measurement.
 """
 
 import argparse
@@ -37,32 +38,40 @@ PAIR = (
     (16e3, 5e10, 256),
     (64e3, 1e11, 512),
 )
-"""Cells of the families whose rates are only compared with the LSTM's."""
+SCREENS = (
+    (16e3, 3e11, 256),
+    (64e3, 1e12, 512),
+)
+"""Cells at which families are compared with the LSTM; those that read screens spend up to ten times
+as much on a sample."""
 RATES = tuple(1e-3 * 2.0**k for k in range(7))
 """Learning rates to try: each size of the LSTM takes the four around its rule's, other families
-the four from .002 to .016."""
+the five from .002 to .032."""
 
 
-def plan(agent: str, averaging: float) -> pd.DataFrame:
+def plan(agent: str, averaging: float, seeds: list[int], pair: bool) -> pd.DataFrame:
     rows = []
-    for params, budget, batch in LADDER if agent == "lstm" else PAIR:
+    compared = SCREENS if agent.startswith("screen") else PAIR
+    whole = agent == "lstm" and not pair
+    for params, budget, batch in LADDER if whole else compared:
         centre = 0.014 * (params / 16e3) ** -0.2
         near = sorted(RATES, key=lambda rate: abs(np.log(rate / centre)))[:4]
-        near = near if agent == "lstm" else RATES[1:5]
+        near = near if whole else RATES[1:6]
         rows += [
             {
-                "run_id": f"{agent}-{params:.0f}-{batch}-{rate:g}-a{averaging:g}",
+                "run_id": f"{agent}-{params:.0f}-{batch}-{rate:g}-a{averaging:g}-s{seed}",
                 "agent": agent,
                 "task": "nethack",
                 "params": params,
                 "budget": budget,
                 "snapshots": f"{budget / 10:g};{budget / 3:g};{budget:g}",
-                "seed": 0,
+                "seed": seed,
                 "learning_rate": rate,
                 "batch_size": float(batch),
                 "protocol": "",
             }
             for rate in sorted(near)
+            for seed in seeds
         ]
     return pd.DataFrame(rows)
 
@@ -84,18 +93,20 @@ def main() -> None:
     parser.add_argument("--agent", default="lstm", help="family of the agents")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--averaging", type=float, default=AVERAGING)
+    parser.add_argument("--pair", action="store_true", help="the cells of the other families")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--files", type=Path, required=True, help="folder for checkpoints")
     options = parser.parse_args()
     bench = open_bench("nethack", options.data)
-    planned = plan(options.agent, options.averaging)
+    planned = plan(options.agent, options.averaging, options.seeds, options.pair)
     configs = configure(planned, bench, averaging=options.averaging)
     place = Place(log=options.out, runs=options.files)
     print(run_sweep(configs, bench, place, workers=options.workers).summary())
     runs = load_runs(options.out)
     print("params   batch    budget     best rate    loss   losses by rate")
     for (params, batch, budget), cell in runs.groupby(["params", "batch_size", "budget"]):
-        cell = cell.sort_values("learning_rate")
-        rates, losses = cell["learning_rate"].to_numpy(), cell["loss"].to_numpy()
+        mean = cell.groupby("learning_rate")["loss"].mean()
+        rates, losses = mean.index.to_numpy(), mean.to_numpy()
         by_rate = " ".join(f"{r:g}:{v:.4f}" for r, v in zip(rates, losses, strict=True))
         print(
             f"{params:7.0f} {batch:6.0f} {budget:9.3g} {vertex(rates, losses):12.3g}"
