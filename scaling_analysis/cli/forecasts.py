@@ -135,11 +135,14 @@ def hindcast(
         typer.echo(f"wrote {out}", err=as_json)
 
 
+_FIRST = "Run log or forecast.json of the one recipe."
+
+
 @app.command(cls=Command)
 @chooses_rows
 def compare(
-    first: Annotated[Path, typer.Argument(help="Run log or forecast.json of the one recipe.")],
-    second: Annotated[Path, typer.Argument(help="The same of the other recipe.")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help=_FIRST)],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="The same of the other recipe.")],
     rows: Rows,
     flops: Flops = None,
     level: Level = 0.9,

@@ -36,7 +36,8 @@ _HARDLY = 0.97
 @app.command(cls=Command)
 def plan(
     source: Annotated[
-        Path | None, typer.Argument(help="forecast.json to test; leave out with --ladder.")
+        Path | None,
+        typer.Argument(metavar="FORECAST", help="forecast.json to test; leave out with --ladder."),
     ] = None,
     flops: Flops = None,
     out: PlanOut = Path("plan.csv"),

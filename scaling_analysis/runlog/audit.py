@@ -1,7 +1,7 @@
 """The audit: what in a run log silently ruins a fit, how much, and in which direction."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -43,7 +43,7 @@ class Audit(Result):
     rows: int
     """Rows of the log."""
     usable: int
-    """Rows with status ok."""
+    """Rows with status ok and a loss or a mean return."""
     runs: int
     """Training runs among the usable rows."""
     findings: tuple[Finding, ...]
@@ -141,21 +141,40 @@ def audit(
         counts = ", ".join(f"{n} {status}" for status, n in runs["status"].value_counts().items())
         raise RunLogError(f"no row has status ok, so there is nothing to audit ({counts}).")
     by = [name for name in ("agent", "task") if name in runs and runs[name].nunique() > 1]
-    found: list[Finding] = []
     if by:
+        of_groups: dict[str, list[Finding]] = {}
         labels = runs[by].agg(", ".join, axis=1) if len(by) > 1 else runs[by[0]]
         for label, rows in runs.groupby(labels, sort=True):
-            found += _look(Group.of(rows, episodes, expert_return, label=f"{label}: "))
+            group = Group.of(rows, episodes, expert_return, label=f"{label}: ")
+            of_groups[str(label)] = _look(group)
+        found = _alike_once(of_groups)
     else:
         found = _look(Group.of(runs, episodes, expert_return))
     order = list(Severity)
     found.sort(key=lambda finding: order.index(finding.severity))
     return Audit(
         rows=len(runs),
-        usable=int(ok.sum()),
+        usable=int((ok & checks_rows.has_result(runs)).sum()),
         runs=int(runs["run_id"][ok].nunique()),
         findings=tuple(found),
     )
+
+
+def _alike_once(of_groups: Mapping[str, list[Finding]]) -> list[Finding]:
+    """The findings of all groups, those that say the same of several said of them together."""
+    labels: dict[tuple[str, ...], list[str]] = {}
+    first: dict[tuple[str, ...], Finding] = {}
+    for label, findings in of_groups.items():
+        for each in findings:
+            what = each.what.removeprefix(f"{label}: ")
+            key = (each.code, each.severity, what, each.where, each.bias, each.remedy)
+            labels.setdefault(key, []).append(label)
+            first.setdefault(key, replace(each, what=what))
+    everyone = f"each of {len(of_groups)}"
+    return [
+        replace(one, what=f"{everyone if len(of) == len(of_groups) else '; '.join(of)}: {one.what}")
+        for one, of in zip(first.values(), labels.values(), strict=True)
+    ]
 
 
 def _look(group: Group) -> list[Finding]:

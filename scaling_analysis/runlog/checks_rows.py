@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scaling_analysis.runlog.building import names_are_made_up
 from scaling_analysis.runlog.checking import look_alikes
@@ -217,20 +218,30 @@ def replicates(group: Group) -> Iterator[Finding]:
         )
 
 
+def has_result(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """(rows,) which rows hold a loss or a mean return."""
+    targets = [name for name in ("loss", "mean_return") if name in rows]
+    return rows[targets].notna().any(axis=1).to_numpy()
+
+
 def left_out(group: Group) -> Iterator[Finding]:
     """Rows that are not fitted, and why."""
     others = group.log[~group.log["status"].isin(["ok", "duplicate"])]
-    if others.empty:
+    blank = int((~has_result(group.rows)).sum())
+    if others.empty and not blank:
         return
     reasons = others[["status", "note"]].value_counts()
     lost = others[others["status"] == "diverged"]["params"].dropna()
     yield group.finding(
         "left-out",
         Severity.NOTE,
-        f"{len(others)} of {len(group.log)} rows are not fitted.",
+        f"{len(others) + blank} of {len(group.log)} rows are not fitted.",
         where="; ".join(
-            f"{count} {status}{f' ({note})' if note else ''}"
-            for status, note, count in reasons.head(6).reset_index().itertuples(index=False)
+            [
+                f"{count} {status}{f' ({note})' if note else ''}"
+                for status, note, count in reasons.head(6).reset_index().itertuples(index=False)
+            ]
+            + ([f"{blank} without a loss or a mean return"] if blank else [])
         ),
         bias=(
             f"Diverged runs have N from {short(lost.min())} to {short(lost.max())}: profiles are "
@@ -238,7 +249,7 @@ def left_out(group: Group) -> Iterator[Finding]:
             if len(lost)
             else ""
         ),
-        figures={"rows": len(others)},
+        figures={"rows": len(others) + blank},
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from audited_logs import curves, found, ladder
@@ -133,3 +134,24 @@ seen.
 [note] no-loss-error: No standard error of the loss is logged.
   bias: Evaluation noise is taken for noise between runs.
   do: Log loss_se: the spread of the mean loss over held-out episodes."""
+
+
+def test_what_is_said_of_every_group_is_said_once():
+    one = pd.DataFrame({"params": [1e5, 2e5], "samples": 1e6, "loss": [3.0, 2.8]})
+    of_tasks = [one.assign(task=task) for task in ("a", "b", "c")]
+    runs = load_runs(pd.concat(of_tasks, ignore_index=True), cost_constant=6)
+    found = audit(runs)
+    once = [each.what for each in found.findings if each.code == "no-loss-error"]
+    assert once == ["each of 3: No standard error of the loss is logged."]
+    runs.loc[runs.task == "c", "loss_se"] = 0.1
+    some = [each.what for each in audit(runs).findings if each.code == "no-loss-error"]
+    assert some == ["a; b: No standard error of the loss is logged."]
+
+
+def test_rows_without_a_result_are_counted_apart():
+    rows = pd.DataFrame({"params": 1e5, "samples": [1e6, 2e6, 3e6], "loss": [3.0, np.nan, 2.0]})
+    found = audit(load_runs(rows.assign(run_id="a"), cost_constant=6))
+    assert (found.rows, found.usable) == (3, 2)
+    left = next(each for each in found.findings if each.code == "left-out")
+    assert left.what == "1 of 3 rows are not fitted."
+    assert left.where == "1 without a loss or a mean return"

@@ -80,6 +80,14 @@ def test_collect_run_evaluate_play(
     assert "hours of training" in output
     assert not log.exists()
 
+    mine = tmp_path / "mine.csv"
+    mine.write_text(f"run_id,task,agent,params,budget\n{RUN_ID},nethack,lstm,4e3,2.4e8\n")
+    assert _run(monkeypatch, "run", mine, *options, "--dry-run") == 0
+    assert "1 run without a protocol in the plan: the loss is" in capsys.readouterr().out
+    mine.write_text(mine.read_text().replace("lstm,", ","))
+    assert _run(monkeypatch, "run", mine, *options, "--dry-run") == 1
+    assert f"run {RUN_ID}: no agent. Write one into the column agent" in capsys.readouterr().err
+
     assert _run(monkeypatch, "run", plan, *options, "--games", 3, "--games-elsewhere", 2) == 0
     assert "2 rows in the log, 0 runs failed" in capsys.readouterr().out
     runs = load_runs(log)

@@ -9,10 +9,12 @@ import typer
 from training_backend.cli.application import app
 from training_backend.cli.options import AsJson, Data
 
+_AGENT = "Agent, a .safetensors file of a run."
+
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Agent, a .safetensors file of a run.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="AGENT", help=_AGENT)],
     data: Data,
     protocol: Annotated[str, typer.Option(help="Evaluation protocol.")] = "",
     games: Annotated[int, typer.Option(min=2, help="Evaluation games.")] = 50,
@@ -65,7 +67,7 @@ def evaluate(
 
 @app.command()
 def play(
-    checkpoint: Annotated[Path, typer.Argument(help="Agent, a .safetensors file of a run.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="AGENT", help=_AGENT)],
     seed: Annotated[int, typer.Option(min=0, help="The game's seed.")] = 3_000_000,
     delay: Annotated[float, typer.Option(min=0, help="Seconds between screens.")] = 0.05,
 ) -> None:

@@ -11,7 +11,7 @@ from training_backend.cli.options import CORES, Workers
 
 @app.command()
 def collect(
-    data: Annotated[Path, typer.Argument(help="Folder for recordings and decoded shards.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder for recordings and shards.")],
     games: Annotated[int, typer.Option(min=1, help="Games to train on.")] = 5000,
     held_out: Annotated[int, typer.Option(min=1, help="Games to measure the loss on.")] = 160,
     source: Annotated[

@@ -22,10 +22,12 @@ from training_backend.cli.options import (
     open_executor,
 )
 
+_PLAN = "Plan (.csv) of `scaling plan`, or made by hand: run_id, task, agent, params, budget."
+
 
 @app.command()
 def run(
-    plan: Annotated[Path, typer.Argument(help="Plan (.csv) of `scaling plan`.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help=_PLAN)],
     log: Annotated[Path, typer.Option(help="Run log (.csv or .jsonl) to append to.")],
     data: Data,
     workers: Workers = CORES,
@@ -130,6 +132,13 @@ def run(
                 f"{c.batch_size} samples is over 5 % of it",
                 err=as_json,
             )
+    silent = sum(not c.protocol for c in configs)
+    if silent:
+        typer.echo(
+            f"{counted(silent, 'run')} without a protocol in the plan: the loss is measured, no "
+            "game is played (nethack-monk is one)",
+            err=as_json,
+        )
     if dry_run:
         return
     log = log.absolute()

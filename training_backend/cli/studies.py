@@ -17,10 +17,12 @@ from training_backend.cli.options import (
     open_executor,
 )
 
+_FOLDER = "Folder of the study: its study.toml, which --preset writes, and all that is made."
+
 
 @app.command()
 def study(
-    folder: Annotated[Path, typer.Argument(help="Folder with a study.toml.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help=_FOLDER)],
     preset: Annotated[
         str, typer.Option(help="Write this preset's study.toml first: quick, or gpu.")
     ] = "",
