@@ -54,7 +54,7 @@ class EnvelopeFit(Result):
     params: Array
     """(G,) or (R, G) the best size at each C; NaN where it is the smallest or largest there."""
     values: Array
-    """(G,) or (R, G) its interpolated loss or return."""
+    """(G,) or (R, G) the loss or return at the optimum, smoothed over the sizes around it."""
     laws: FrontierLaws
     """N_opt(C), D_opt(C), L_opt(C) or R_opt(C), and the curvature over log N."""
     status: FitStatus
@@ -197,7 +197,9 @@ def fit_envelope(
 
     Learning curves are straight lines between checkpoints in log C (and log y where y is
     positive). Runs of one size are averaged. At each of 48 values of C, where at least three sizes
-    have a curve, the best size is noted, unless it is the smallest or the largest there.
+    have a curve, the best size is noted, unless it is the smallest or the largest there. Its value
+    is that of a parabola through the five sizes around it, where that has an optimum inside: the
+    lowest of noisy curves lies too low (`docs/limits.md`).
 
     Parameters
     ----------
@@ -294,7 +296,9 @@ def _trace(fit: EnvelopeFit, y: Array, weights: Array) -> tuple[Array, Array, Ar
         )
         interior = (best.state == 0) & is_interior(best.cell, both[:, at], cell)
         params[:, g] = np.where(interior, np.exp(best.log_params), np.nan)
-        values[:, g] = np.where(interior, best.value, np.nan)
+        # The best of noisy curves is too good: the parabola through its neighbours is less so.
+        value = np.where(best.smoothed > 0, best.smoothed, best.value)
+        values[:, g] = np.where(interior, value, np.nan)
         curvature[:, g] = np.where(interior, best.curvature, np.nan)
     on_it = np.sort(np.where(np.isfinite(params), params, 0.0), axis=1)
     distinct = (np.diff(on_it, axis=1, prepend=0.0) > 0).sum(axis=1)

@@ -43,6 +43,8 @@ class SliceOptima(NamedTuple):
     window, where nothing is fitted."""
     cell: NDArray[np.int64]
     """(R,) index of the size at the optimum (`grid`) or nearest to it."""
+    smoothed: Array
+    """(R,) the polynomial at its own interior optimum; NaN where it has none."""
 
 
 def slice_optima(
@@ -109,6 +111,8 @@ def slice_optima(
     interior = (low < vertex) & (vertex < high)
     interior &= (sign * at[0] <= sign * at[1]) & (sign * at[0] <= sign * at[2])
     has_vertex = enough & turns & interior
+    with np.errstate(over="ignore"):
+        smoothed = np.exp(at[0]) if log_space else at[0]
     curvature = np.where(has_vertex, bend / half**2, np.nan)
 
     if optimum == "grid":
@@ -122,8 +126,7 @@ def slice_optima(
             SliceState.OK,
         )
         log_params = centre + half * vertex
-        with np.errstate(over="ignore"):
-            value = np.exp(at[0]) if log_space else at[0]
+        value = smoothed
     state = np.where((state == SliceState.OK) & ~(value > 0), SliceState.NOT_POSITIVE, state)
     ok = state == SliceState.OK
     if optimum != "grid":
@@ -136,6 +139,7 @@ def slice_optima(
         curvature=curvature,
         fitted=fitted,
         cell=best,
+        smoothed=np.where(has_vertex, smoothed, np.nan),
     )
 
 
