@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_analysis.report.wording import clipped, count
+from scaling_analysis.report.wording import clipped, compute, count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,6 +148,8 @@ def logarithmic(ax: "Axes", which: Literal["x", "y"], label: str, plain: bool = 
             subs = (1.0, 2.0, 3.0, 5.0) if hi / lo < 12 else (1.0, 2.0, 5.0)
             axis.set_major_locator(LogLocator(subs=subs if hi / lo < 300 else (1.0,)))
         write = _round if max(abs(lo), hi) >= 1e3 and not plain else "{:,.6g}".format
+        if "[FLOP]" in label:  # 10⁹, as everywhere in the text: "1B" is a size
+            write = compute
         axis.set_major_formatter(FuncFormatter(lambda value, _: write(float(value))))
     axis.set_minor_locator(NullLocator())
 

@@ -1,5 +1,7 @@
 """What the figures show, read off the data on their axes."""
 
+from types import SimpleNamespace
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -9,7 +11,8 @@ from scipy.interpolate import interp1d
 
 import scaling_analysis as sa
 from scaling_analysis.report import pictures
-from scaling_analysis.report.axes import BLUE, MOST_MARKS, ORANGE, RED, thinned
+from scaling_analysis.report.axes import BLUE, MOST_MARKS, ORANGE, RED, logarithmic, thinned
+from scaling_analysis.report.curves import draw_comparison
 from scaling_analysis.report.residuals import Residuals
 from scaling_analysis.report.sources import Curves, law_curve, observed_optima, profile_fit
 
@@ -99,9 +102,11 @@ def test_the_hindcast_shows_every_forecast_of_the_average(forecast, ax):
     sa.plot_hindcast(past, "loss_opt", ax=ax)
     frame = past.to_frame()
     own = frame[(frame["quantity"] == "loss_opt") & (frame["method"] == "combined")]
-    shown = [each for each in ax.lines if each.get_label().startswith("combined")]
+    shown = [each for each in ax.lines if each.get_label().startswith("average")]
     assert sum(len(each.get_xdata()) for each in shown) == len(own)
-    assert len(shown[1].get_xdata()) == (~own["inside"]).sum()
+    missed = [each for each in shown if each.get_label() == "average, missed"]
+    assert sum(len(each.get_xdata()) for each in missed) == (~own["inside"]).sum()
+    assert len(missed) == bool((~own["inside"]).any())  # no entry in the legend without a mark
     with pytest.raises(sa.ReportError, match="no 'nothing'"):
         sa.plot_hindcast(past, "nothing", ax=ax)
 
@@ -240,3 +245,23 @@ def test_figures_follow_the_style_of_their_maker(forecast):
     with mpl.rc_context({"axes.facecolor": "#123456"}):
         ax = sa.plot_frontier(forecast)
     assert mpl.colors.to_hex(ax.get_facecolor()) == "#123456"
+
+
+def test_a_short_axis_of_compute_has_powers_of_ten():
+    ax = Figure().subplots()
+    ax.plot([1e9, 5e10], [1.0, 2.0])
+    logarithmic(ax, "x", "Compute C [FLOP]")
+    assert ax.xaxis.get_major_formatter()(2e10) == "2×10¹⁰"
+    logarithmic(ax, "x", "Parameters N")
+    assert ax.xaxis.get_major_formatter()(2e10) == "20B"
+
+
+def test_a_law_that_ends_before_the_range_is_named_where_it_ends():
+    grid = np.geomspace(1e9, 1e12, 30)
+    value = np.where(grid < 1e11, grid**0.1, np.nan)
+    curve = {"value": value, "lo": value * 0.9, "hi": value * 1.1}
+    made = SimpleNamespace(fit=SimpleNamespace(rows=pd.DataFrame({"flops": [1e11]})))
+    ax = draw_comparison(Figure().subplots(), {"sac": (made, grid, curve)}, "mean_return")
+    (name,) = [text for text in ax.texts if text.get_text() == "sac"]
+    assert name.xy[0] == grid[grid < 1e11][-1]
+    assert np.isfinite(name.xy[1])
