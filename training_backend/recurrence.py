@@ -26,6 +26,10 @@ from training_backend.embedding import for_autocast
 
 State = tuple[Tensor, ...]
 
+FIRST = 2
+"""Number of a chunk's first step where a compiled function is told which step it is: for 0 and 1 a
+compiler would make kernels of their own, as it would for views that begin there."""
+
 
 class ScanLSTM(nn.Module):
     """What `nn.LSTM` with one layer computes, its parameters under the same names.
@@ -81,11 +85,11 @@ class _Scan(torch.autograd.Function):
         """Outputs and last state; then, for the gradient, activated gates, cells and tanh cells."""
         # a compiler that sees that its inputs need gradients asks for theirs, with a warning
         gates, h0, c0, weight = (t.detach() for t in (gates, h0, c0, weight))
-        advance, masks = fused(_advance, gates), _masks(keep)
+        advance, keeps = fused(_advance, gates), _keeps(keep)
         transposed = weight.to(gates.dtype).transpose(1, 2)
         h, c, steps = h0.to(gates.dtype), c0, []
-        for gate, mask in zip(gates.unbind(1), masks, strict=True):
-            step = advance(gate, torch.bmm(h, transposed), c, mask)
+        for t, kept in enumerate(keeps):
+            step = advance(t + FIRST, gates, torch.bmm(h, transposed), c, kept)
             h, c = step[:2]
             steps.append(step)
         y, cells, *others = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
@@ -102,22 +106,21 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = (tensor.detach() for tensor in ctx.saved_tensors)  # as in `forward`
         h0, c0, keep, weight, y, cells, tanhs, i, f, g, o = saved
-        grad_y, dh, dc = grads[0], grads[1].to(y.dtype), grads[2]
+        grad_y, dh, dc = grads[0], grads[1].to(y.dtype), _for_gates(grads[2])
         mask = keep.unsqueeze(-1)
-        # nothing is cleared after the last step; a mask there too spares a GPU a second kernel
-        masks = [*_masks(keep), torch.ones_like(mask[:, 0]) if keep.is_cuda else None]
+        keeps = _keeps(F.pad(keep, (0, 0, 0, 1), value=1.0))  # nothing is cleared after the last
         h_before, *of_steps = fused(_factors, y)(h0, c0, mask, y, cells, tanhs, i, f, g, o)
         retreat = fused(_retreat, y)
-        factors = [factor.unbind(1) for factor in (grad_y, *of_steps)]
         product, d_gates = weight.to(y.dtype), []
+        of_cell = torch.arange(4, device=y.device).unsqueeze(1) < 3
         for t in reversed(range(y.shape[1])):
-            d_gate, dc = retreat(dh, masks[t + 1], dc, *(factor[t] for factor in factors))
+            d_gate, dc = retreat(t + FIRST, dh, keeps[t + 1], dc, of_cell, grad_y, *of_steps)
             dh = torch.bmm(d_gate, product)
             d_gates.append(d_gate)
         dh = dh * mask[:, 0]
         d_gate = torch.stack(d_gates[::-1], 1)
         d_weight = torch.bmm(d_gate.flatten(1, 2).transpose(1, 2), h_before.flatten(1, 2))
-        return d_gate, dh.to(h0.dtype), dc, None, d_weight.to(weight.dtype)
+        return d_gate, dh.to(h0.dtype), dc[..., 0, :], None, d_weight.to(weight.dtype)
 
     @staticmethod
     def vmap(
@@ -133,16 +136,22 @@ class _Scan(torch.autograd.Function):
         return tuple(t.unflatten(0, (size, -1)) for t in outputs), (0,) * len(outputs)
 
 
-def _advance(gate: Tensor, product: Tensor, c: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-    """One step: what enters the gates (K, B, 4W) from below and from the step before, and the cell
-    (K, B, W), to h, c, tanh c and the four gates.
+def _advance(
+    step: int, gates: Tensor, product: Tensor, c: Tensor, keep: Tensor | None
+) -> tuple[Tensor, ...]:
+    """One step: what enters the gates from below (K, T, B, 4W) and from the step before (K, B, 4W),
+    and the cell (K, B, W), to h, c, tanh c and the four gates.
 
-    Where a memory is cleared, `mask` (K, B, 1) is 0: the product has no bias, so masking it is
-    masking h.
+    `step` counts from `FIRST`. Where a memory is cleared, `keep` (K, T, B) is 0: the product has no
+    bias, so masking it is masking h.
     """
-    if mask is not None:
+    gate = _at(gates, step)
+    if keep is not None:
+        mask = _at(keep, step).unsqueeze(-1)
         product, c = product * mask, c * mask.to(c.dtype)
-    i, f, g, o = (gate + product).chunk(4, -1)
+    # of the cell's width, not a quarter of their own: of that a compiler cannot tell that the four
+    # are equally wide, and makes a second kernel for the last one
+    i, f, g, o = (gate + product).unflatten(-1, (4, c.shape[-1])).unbind(-2)
     i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
     c = torch.addcmul(f * c, i.to(c.dtype), g.to(c.dtype))
     tanh = c.tanh()
@@ -168,38 +177,56 @@ def _factors(
     h_before = torch.cat([h0.to(y.dtype).unsqueeze(1), y[:, :-1]], 1) * mask
     c_before = torch.cat([c0.unsqueeze(1), cells[:, :-1]], 1) * mask.to(cells.dtype)
     into_c = o * (1 - tanhs * tanhs)
-    of_c = torch.stack([g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g)], -2)
-    return h_before, into_c, of_c, tanhs * o * (1 - o), f * mask
+    of_i, of_f, of_g = g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g)
+    of_gates = torch.stack([of_i, of_f, of_g, tanhs * o * (1 - o)], -2)
+    return h_before, into_c, of_gates, f * mask
 
 
 def _retreat(
+    step: int,
     dh: Tensor,
-    mask: Tensor | None,
+    keep: Tensor | None,
     dc: Tensor,
+    of_cell: Tensor,
     grad_y: Tensor,
     into_c: Tensor,
-    of_c: Tensor,
-    of_h: Tensor,
+    of_gates: Tensor,
     kept: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One step of the gradient: gates' gradient (K, B, 4W), and that of the cell before.
 
-    `dh` comes from the step after, whose mask is `mask`.
+    `step` counts from `FIRST`, and picks what the arrays (K, T, B, ...) hold of it. `dh` comes from
+    the step after, which `keep` (K, T + 1, B) masks; `dc` is `_for_gates`; `of_cell` (4, 1) says
+    which gates the cell depends on.
     """
-    dh = grad_y + (dh if mask is None else dh * mask)
-    dc = dc + dh * into_c
-    d_cell = (of_c * dc.unsqueeze(-2)).flatten(-2)
-    return torch.cat([d_cell, of_h * dh], -1).to(grad_y.dtype), dc * kept
+    if keep is not None:
+        dh = dh * _at(keep, step + 1).unsqueeze(-1)
+    dh = (_at(grad_y, step) + dh).unsqueeze(-2)
+    dc = dc + dh * _at(into_c, step).unsqueeze(-2)
+    d_gates = _at(of_gates, step) * torch.where(of_cell, dc, dh)
+    return d_gates.flatten(-2).to(grad_y.dtype), dc * _at(kept, step).unsqueeze(-2)
 
 
-def _masks(keep: Tensor) -> list[Tensor | None]:
-    """Of each step (K, B, 1), or None where no memory is cleared; on a GPU, where looking for such
-    steps would wait, never None."""
-    masks = keep.unsqueeze(-1).unbind(1)
+def _at(x: Tensor, step: int) -> Tensor:
+    """What an array (K, T, ...) holds of a step, (K, ...). Cut out, not picked by its number: that
+    a compiler would take for a constant, and make a kernel for each step."""
+    return x.narrow(1, step - FIRST, 1).squeeze(1)
+
+
+def _for_gates(dc: Tensor) -> Tensor:
+    """A cell's gradient (K, B, W) beside the gates' (K, B, 4, W): one of it, (K, B, 1, W), or on a
+    GPU a copy for each gate, so that a step's two results have one shape and are one kernel."""
+    dc = dc.unsqueeze(-2)
+    return dc.repeat(1, 1, 4, 1) if dc.is_cuda else dc
+
+
+def _keeps(keep: Tensor) -> list[Tensor | None]:
+    """Of each step `keep` (K, T, B), or None where no memory is cleared; on a GPU, where a look at
+    them would wait, never None."""
     if keep.device.type != "cpu":
-        return list(masks)
+        return [keep] * keep.shape[1]
     borders = (keep != 1).any(2).any(0).tolist()
-    return [mask if border else None for mask, border in zip(masks, borders, strict=True)]
+    return [keep if border else None for border in borders]
 
 
 def fused(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:

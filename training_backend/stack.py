@@ -19,8 +19,7 @@ from training_backend.precision import PLAIN, Precision
 from training_backend.recurrence import ScanLSTM, fused
 
 BETAS = (0.9, 0.999)
-EPSILON = 1e-8
-"""Adam's settings, those of `torch.optim.Adam`."""
+"""How much of its first and second moment Adam keeps, as `torch.optim.Adam` does."""
 WARM_UP = 3
 """Steps before one is recorded: kernels are chosen and memory is laid out in them."""
 
@@ -82,7 +81,7 @@ class Stack:
         # of each run: learning rate, weight in the average, and whether it takes this step
         self._settings = zeros(3, len(runs), dtype=torch.float64)
         self._steps = zeros(len(runs), dtype=torch.float64)
-        self._clip = zeros(len(runs), 1) + first.config.clip
+        self._clip = zeros(len(runs)) + first.config.clip
         self.losses = zeros(len(runs))
         """Mean loss of each run at its last step, (K,) [nats/action]."""
         self._alive = zeros(len(runs), dtype=torch.bool)
@@ -172,10 +171,13 @@ class Stack:
             steps = self._steps.clamp(min=1.0)
             size = rates * go / (1 - BETAS[0] ** steps)
             root = (1 - BETAS[1] ** steps).sqrt()
-            columns = (x.float().unsqueeze(1) for x in (size, root, mixing * go))
             gradient = torch.cat([g.flatten(1) for g in gradients], 1)
+            norm = torch.linalg.vector_norm(gradient, dim=1)
+            shrink = (self._clip / (norm + 1e-6)).clamp(max=1.0)
+            decays = ((1 - beta) * go for beta in BETAS)
+            columns = torch.stack([go, shrink, size, root, mixing * go, *decays], 1).float()
             arrays = (self._weights, self._first, self._second, self._average)
-            fused(_update, gradient)(*arrays, gradient, go.unsqueeze(1), self._clip, *columns)
+            fused(_update, gradient)(*arrays, gradient, columns)
 
     def _measure(self, chunk: Mapping[str, Tensor]) -> tuple[Tensor, State]:
         """Losses (K,) and memory (K, B, ...) of all runs after a chunk."""
@@ -246,24 +248,24 @@ def _update(
     second: Tensor,
     average: Tensor,
     gradient: Tensor,
-    go: Tensor,
-    clip: Tensor,
-    size: Tensor,
-    root: Tensor,
-    mixing: Tensor,
+    columns: Tensor,
 ) -> None:
     """Clip each run's gradient, let the runs that go take Adam's step, and average the weights.
 
-    Arrays (K, P), of which the first four are changed, and columns (K, 1): whether the run goes,
-    largest norm, learning rate over the first moment's bias, root of the second's bias, and weight
-    in the average (0 where the run does not go).
+    Arrays (K, P), of which the first four are changed, and columns (K, 7): whether the run goes,
+    what clipping leaves of its gradient, learning rate over the first moment's bias, root of the
+    second's bias, and what the new ones weigh in the average and in both moments (0 where the run
+    does not go).
+
+    The norm is not taken here: compiled for a small agent first, all of this would be one reduction
+    with one block of threads a run, for the large agents that come after it too. Nor is a number of
+    the module named: a compiler takes it for an input, to be read from the host at every step.
     """
-    norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-    gradient = gradient * (clip / (norm + 1e-6)).clamp(max=1.0)
-    gradient = torch.where(go, gradient, 0.0)
-    first.lerp_(gradient, (1 - BETAS[0]) * go)
-    second.lerp_(gradient * gradient, (1 - BETAS[1]) * go)
-    weights.addcdiv_(-size * first, (second.sqrt() / root).add_(EPSILON))
+    go, shrink, size, root, mixing, into_first, into_second = columns.split(1, 1)
+    gradient = torch.where(go > 0, gradient * shrink, 0.0)
+    first.lerp_(gradient, into_first)
+    second.lerp_(gradient * gradient, into_second)
+    weights.addcdiv_(-size * first, (second.sqrt() / root).add_(1e-8))
     average.lerp_(weights, mixing)
 
 

@@ -1,7 +1,9 @@
 """The LSTM as a scan: what the fused one computes, for one run and for several at once."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,8 +48,10 @@ def test_equals_the_fused_lstm_with_borders_and_all_gradients() -> None:
 def test_masks_at_every_step_as_on_a_gpu_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     core, x, state, resets = _problem(0)
     fused = _gradients(core, x, state, resets)
-    everywhere = lambda keep: list(keep.unsqueeze(-1).unbind(1))  # noqa: E731
-    monkeypatch.setattr(recurrence, "_masks", everywhere)
+    everywhere = lambda keep: [keep] * keep.shape[1]  # noqa: E731
+    monkeypatch.setattr(recurrence, "_keeps", everywhere)
+    copies = lambda dc: dc.unsqueeze(-2).repeat(1, 1, 4, 1)  # noqa: E731
+    monkeypatch.setattr(recurrence, "_for_gates", copies)
     for expected, found in zip(fused, _gradients(ScanLSTM(core), x, state, resets), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -136,3 +140,30 @@ def test_the_compiled_step_computes_the_same(monkeypatch: pytest.MonkeyPatch) ->
     compiled = _gradients(ScanLSTM(core), x, state, resets)
     for expected, found in zip(plain, compiled, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler itself
+def test_a_gpu_compiles_each_step_once_for_all_steps_and_sizes() -> None:
+    """A process may compile a function eight times, and a ladder has more sizes than that."""
+    graphs: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    advance, retreat = (
+        torch.compile(function, dynamic=True, backend=backend)
+        for function in (recurrence._advance, recurrence._retreat)
+    )
+    of_cell = torch.arange(4).unsqueeze(1) < 3
+    for runs, steps, lanes, units in ((2, 5, 7, 11), (3, 5, 8, 13)):
+        gates, keep = torch.rand(runs, steps, lanes, 4 * units), torch.rand(runs, steps + 1, lanes)
+        y, c = torch.rand(runs, steps, lanes, units), torch.rand(runs, lanes, units)
+        factors = y, y, gates.unflatten(-1, (4, units)), y
+        for t in range(steps):
+            step = recurrence.FIRST + t
+            forth = step, gates, gates[:, t].clone(), c, keep
+            back = step, c, keep, c.unsqueeze(-2).repeat(1, 1, 4, 1), of_cell, *factors
+            torch.testing.assert_close(advance(*forth), recurrence._advance(*forth))
+            torch.testing.assert_close(retreat(*back), recurrence._retreat(*back))
+    assert len(graphs) == 2

@@ -354,6 +354,30 @@ def test_no_step_asks_for_a_value_or_brings_one_from_the_host(
     assert stack.losses.is_meta
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler itself
+def test_a_gpu_compiles_the_update_once_for_all_sizes_and_reads_nothing_from_the_host() -> None:
+    """As one kernel: what reduces an array would be cut as the first size needs it."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(stack_module._update, dynamic=True, backend=backend)
+    for runs, params in ((2, 50), (3, 4_000), (6, 300_000)):
+        arrays = [torch.rand(runs, params) for _ in range(5)]
+        columns = torch.rand(runs, 7).round(decimals=1)
+        others = [array.clone() for array in arrays]
+        compiled(*arrays, columns)
+        stack_module._update(*others, columns)
+        assert all(torch.equal(one, other) for one, other in zip(arrays, others, strict=True))
+    (graph,) = graphs
+    inputs = [node.meta["example_value"] for node in graph.graph.nodes if node.op == "placeholder"]
+    assert all(value.dim() == 2 for value in inputs if isinstance(value, torch.Tensor))
+    called = {getattr(n.target, "__name__", n.target) for n in graph.graph.nodes if "call" in n.op}
+    assert not called & {"linalg_vector_norm", "norm", "sum", "mean", "amax", "item"}
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_recorded_step_reads_its_own_chunk_and_warming_up_changes_nothing(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
