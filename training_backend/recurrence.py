@@ -100,13 +100,16 @@ class _Scan(torch.autograd.Function):
         _, h0, c0, keep, weight = inputs
         y, _, _, *kept = output
         ctx.mark_non_differentiable(*kept)
+        ctx.set_materialize_grads(False)  # zeros for each array that is kept would be written
         ctx.save_for_backward(h0, c0, keep, weight, y, *kept)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = (tensor.detach() for tensor in ctx.saved_tensors)  # as in `forward`
         h0, c0, keep, weight, y, cells, tanhs, i, f, g, o = saved
-        grad_y, dh, dc = grads[0], grads[1].to(y.dtype), _for_gates(grads[2])
+        grad_y = torch.zeros_like(y) if grads[0] is None else grads[0]
+        dh = torch.zeros_like(h0, dtype=y.dtype) if grads[1] is None else grads[1].to(y.dtype)
+        dc = _for_gates(torch.zeros_like(c0) if grads[2] is None else grads[2])
         mask = keep.unsqueeze(-1)
         keeps = _keeps(F.pad(keep, (0, 0, 0, 1), value=1.0))  # nothing is cleared after the last
         h_before, *of_steps = fused(_factors, y)(h0, c0, mask, y, cells, tanhs, i, f, g, o)
