@@ -374,7 +374,8 @@ class IntrinsicFit(Result):
         extra = log_i.ndim - self.squares.ndim
         low, high = _lift(self.low, extra), _lift(self.high, extra)
         place = np.clip((log_i - low) / (high - low), 0.0, 1.0) * (TABLE - 1)
-        i = np.minimum(place.astype(np.intp), TABLE - 2)
+        # A replicate that is no fit has no place: its value is NaN, and it must not look one up.
+        i = np.minimum(np.nan_to_num(place).astype(np.intp), TABLE - 2)
         if self.squares.ndim == 0:
             left, right = self.table[i], self.table[i + 1]
         else:

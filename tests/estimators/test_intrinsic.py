@@ -131,6 +131,14 @@ def test_shapes(fit, replicates):
     np.testing.assert_array_equal(one.value_opt(INSIDE), replicates.value_opt(INSIDE)[2])
 
 
+def test_a_replicate_that_is_no_fit_has_no_value_and_spoils_no_other(replicates):
+    low = replicates.low.copy()
+    low[0] = np.nan
+    value = replace(replicates, low=low).value_opt(INSIDE)
+    assert np.isnan(value[0]).all()
+    np.testing.assert_array_equal(value[1:], replicates.value_opt(INSIDE)[1:])
+
+
 def test_json_round_trip(fit, replicates, odds):
     for one in (fit, replicates, odds):
         back = sa.fit_from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False)))
