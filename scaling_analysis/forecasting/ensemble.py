@@ -215,9 +215,10 @@ class Ensemble:
         """
         names = self.methods(quantity)
         if quantity == "params_opt" and self.hindcast and not self.hindcast.judges(quantity):
-            quantity = f"{self.target}_opt"
-            value = [self.point(quantity, np.array([flops]), None, name)[1] for name in names]
-            spreads = np.where(np.isfinite(spreads), np.array(value), np.nan)
+            of_value, at = f"{self.target}_opt", np.array([flops])
+            value = np.array([self.point(of_value, at, None, name)[1] for name in names])
+            if np.isfinite(value).all():  # a law of returns may end before, while N_opt goes on
+                quantity, spreads = of_value, np.where(np.isfinite(spreads), value, np.nan)
         if self.hindcast is None:
             horizon = float(log_horizon(flops, self.flops_max))
             prior = self.widening(quantity, COMBINED)

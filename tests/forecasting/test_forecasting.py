@@ -314,7 +314,9 @@ def test_methods_that_fail_for_one_reason_share_a_line():
     assert refusals(reasons) == "\n  vertex, cubic: no minimum\n  tied: a bound"
 
 
-def test_without_an_observed_optimum_the_record_of_the_loss_decides(simulate, make_forecast):
+def test_without_an_observed_optimum_the_record_of_the_loss_decides(
+    simulate, make_forecast, monkeypatch
+):
     """No budgets, no optimum seen: the stiffest form has the least spread of N_opt, not a merit."""
     runs = simulate(1, link=None, snapshots=False).drop(columns="budget")
     ensemble = make_forecast(runs, n_resamples=40, hindcast_resamples=20).ensemble
@@ -327,6 +329,16 @@ def test_without_an_observed_optimum_the_record_of_the_loss_decides(simulate, ma
     law = ensemble.widening("loss_opt", "combined")
     assert law == ensemble.widening("loss", "combined")
     assert law.origins > 0
+    # Where the law of the value has ended (returns beyond the highest seen), N_opt goes on.
+    point = type(ensemble).point
+
+    def ended(self, quantity, flops, params, method):
+        found = point(self, quantity, flops, params, method)
+        return found if quantity == "params_opt" else tuple(np.full_like(v, np.nan) for v in found)
+
+    monkeypatch.setattr(type(ensemble), "point", ended)
+    assert sum(ensemble.weights("params_opt", 1e13).values()) == pytest.approx(1)
+    assert np.isfinite(ensemble.predict("params_opt", [1e13]).log).all()
 
 
 def test_far_budgets_are_said_to_be_unsupported(made, ladder, make_forecast):
