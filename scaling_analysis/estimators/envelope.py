@@ -99,6 +99,7 @@ class EnvelopeFit(Result):
             maximise=self.laws.maximise,
             log_space=self.laws.log_space,
             lowest=self.laws.lowest,
+            choose_from=_one_a_size(params) if self.laws.chosen else None,
         )
         return replace(self, params=params, values=values, laws=laws)
 
@@ -255,21 +256,31 @@ def fit_envelope(
     if not np.isfinite(curvature).any():
         raise FitError(f"{target} does not bend over log N at any compute: no frontier")
     # One point a size for the choice of the form: neighbours on the grid share their runs.
-    first = np.array([np.flatnonzero(params == n)[0] for n in sizes])
-    form, why = choose_value_law(value_law, grid[first], values[first], maximise)
+    one = _one_a_size(params[None])[0]
+    form, why = choose_value_law(value_law, grid[one], values[one], maximise)
     fit = replace(fit, laws=replace(blank, value_form=form))
-    one = fit.refit(weights=np.ones((1, len(y))))
+    refitted = fit.refit(weights=np.ones((1, len(y))))
+    laws = replace(refitted.laws.replicate(0), chosen=value_law == "auto")
     messages = [
         f"N_opt is quantised: {len(sizes)} sizes make up the envelope; fit_isoflop reads between "
         "sizes"
     ]
     return replace(
-        one,
-        params=one.params[0],
-        values=one.values[0],
-        laws=one.laws.replicate(0),
+        refitted,
+        params=refitted.params[0],
+        values=refitted.values[0],
+        laws=laws,
         messages=(*messages, *([why] if why else [])),
     )
+
+
+def _one_a_size(params: Array) -> NDArray[np.bool_]:
+    """(R, G) the middle of the points of the grid at which a size is the best one."""
+    one = np.isfinite(params)
+    for g in range(params.shape[1]):
+        same = params == params[:, g, None]
+        one[:, g] &= same[:, :g].sum(axis=1) == same.sum(axis=1) // 2
+    return one
 
 
 def _trace(fit: EnvelopeFit, y: Array, weights: Array) -> tuple[Array, Array, Array]:
