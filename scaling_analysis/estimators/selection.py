@@ -51,7 +51,7 @@ def select_rows(
     for name in needs:
         if name not in rows:
             without = "fit_intrinsic(runs)" if target == "mean_return" else "fit_parametric(runs)"
-            remedy = f"; one that needs none: {without}" if name == "budget" else ""
+            remedy = f"; {without} needs none" if name == "budget" else ""
             raise FitError(
                 f"this fit needs the column {name!r}, which the run log does not have{remedy}"
             )

@@ -35,7 +35,7 @@ def test_returns_without_budgets_are_told_of_the_method_that_fits_them(program, 
     log.write_text("\n".join(["params,samples,flops,mean_return,protocol", *rows]) + "\n")
     code, _, said = program("fit", log)
     assert code == 1
-    assert said.endswith("one that needs none: --method intrinsic\n")
+    assert said.endswith("; --method intrinsic needs none\n")
     code, _, said = program("forecast", log, "--flops", 1e3, "-o", tmp_path / "forecast.json")
     assert code == 1
     assert "--method intrinsic" in said
