@@ -57,6 +57,11 @@ def prepare_demonstrations(
         found = demonstrations.open_index(source)
         train, held = demonstrations.split_games(found, held_out)
         of_split = {HELD_OUT: held, TRAIN: train}
+        size = sum(game.size for game in found) / 1e6
+        say(
+            f"{source}: {len(train)} games to train on and {len(held)} held out, {size:,.0f} MB of "
+            "recordings"
+        )
     for observation in observations:
         of_folder = {
             shards_folder(data, split, observation): recorded

@@ -27,7 +27,8 @@ def data(recorded_games, tmp_path_factory):
         observations=("features", "screen"),
         say=said.append,
     )
-    assert len(said) == 4
+    assert "2 games to train on and 2 held out" in said[0]
+    assert len(said) == 5
     assert all("2 games" in line for line in said)
     return folder
 

@@ -118,6 +118,15 @@ def test_collect_run_evaluate_play(
     assert " points in " in output
 
 
+def test_games_are_not_counted_out_of_a_folder_of_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["collect", tmp_path / "data", "--from", tmp_path, "--games", 6]
+    assert _run(monkeypatch, *words) == 2
+    assert "--from takes all games of the folder" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
