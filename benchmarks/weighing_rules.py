@@ -146,6 +146,8 @@ def on_ladders(logs: int) -> pd.DataFrame:
             made = sa.forecast(
                 simulate(law, seed), AHEAD, n_resamples=60, hindcast_resamples=40, rng=seed
             ).ensemble
+            if made.hindcast is None:
+                raise ValueError("no hindcast")
             points = [made.point("loss_opt", flops, None, method) for method in METHODS]
             point, spread = (np.array(part) for part in zip(*points, strict=True))
             for label, rule in RULES.items():

@@ -99,7 +99,6 @@ class EnvelopeFit(Result):
             maximise=self.laws.maximise,
             log_space=self.laws.log_space,
             lowest=self.laws.lowest,
-            choose_from=_one_a_size(params) if self.laws.chosen else None,
         )
         return replace(self, params=params, values=values, laws=laws)
 
@@ -256,31 +255,27 @@ def fit_envelope(
     if not np.isfinite(curvature).any():
         raise FitError(f"{target} does not bend over log N at any compute: no frontier")
     # One point a size for the choice of the form: neighbours on the grid share their runs.
-    one = _one_a_size(params[None])[0]
-    form, why = choose_value_law(value_law, grid[one], values[one], maximise)
+    single = _one_a_size(params)
+    form, why = choose_value_law(value_law, grid[single], values[single], maximise)
     fit = replace(fit, laws=replace(blank, value_form=form))
-    refitted = fit.refit(weights=np.ones((1, len(y))))
-    laws = replace(refitted.laws.replicate(0), chosen=value_law == "auto")
+    one = fit.refit(weights=np.ones((1, len(y))))
     messages = [
         f"N_opt is quantised: {len(sizes)} sizes make up the envelope; fit_isoflop reads between "
         "sizes"
     ]
     return replace(
-        refitted,
-        params=refitted.params[0],
-        values=refitted.values[0],
-        laws=laws,
+        one,
+        params=one.params[0],
+        values=one.values[0],
+        laws=one.laws.replicate(0),
         messages=(*messages, *([why] if why else [])),
     )
 
 
-def _one_a_size(params: Array) -> NDArray[np.bool_]:
-    """(R, G) the middle of the points of the grid at which a size is the best one."""
-    one = np.isfinite(params)
-    for g in range(params.shape[1]):
-        same = params == params[:, g, None]
-        one[:, g] &= same[:, :g].sum(axis=1) == same.sum(axis=1) // 2
-    return one
+def _one_a_size(params: Array) -> NDArray[np.intp]:
+    """For each size the middle of the points of the grid, (G,), at which it is the best one."""
+    at = [np.flatnonzero(params == size) for size in np.unique(params[np.isfinite(params)])]
+    return np.sort([points[len(points) // 2] for points in at])
 
 
 def _trace(fit: EnvelopeFit, y: Array, weights: Array) -> tuple[Array, Array, Array]:

@@ -65,9 +65,6 @@ class FrontierLaws:
     """Whether profiles are quadratic in log y."""
     lowest: float
     """Smallest observed return; `value` never falls below it. -inf for a loss."""
-    chosen: bool = False
-    """Whether "auto" chose the form of the value. Replicates then choose again, and have the
-    saturating form, with a floor of 0 where they chose the power law."""
 
     def params_opt(self, flops: ArrayLike) -> Array:
         """N_opt(C) [count]; () or (R,) + the shape of `flops`."""
@@ -149,7 +146,6 @@ class FrontierLaws:
             "maximise": self.maximise,
             "log_space": self.log_space,
             "lowest": None if np.isinf(self.lowest) else self.lowest,
-            **({"chosen": True} if self.chosen else {}),
             **{name: encode_array(getattr(self, name)) for name in _PARAMETERS},
         }
 
@@ -162,7 +158,6 @@ class FrontierLaws:
             maximise=data["maximise"],
             log_space=data["log_space"],
             lowest=-np.inf if data["lowest"] is None else data["lowest"],
-            chosen=data.get("chosen", False),
             **{name: decode_array(data[name]) for name in _PARAMETERS},
         )
 
@@ -181,7 +176,6 @@ def fit_frontier_laws(
     maximise: bool,
     log_space: bool,
     lowest: float = -np.inf,
-    choose_from: NDArray[np.bool_] | None = None,
 ) -> FrontierLaws:
     """Least squares in logs through the points of the frontier, for all replicates at once.
 
@@ -194,19 +188,12 @@ def fit_frontier_laws(
         it is finite and has the sign of an optimum.
     form : "power", "floor" or "inverse"
         Law of the value (`choose_value_law` makes "auto" one of these).
-    choose_from : (R, points), optional
-        Points by which every replicate chooses its own law of the value, as "auto" did: a choice
-        that is not replayed makes the intervals of the value too narrow.
     """
     flops_ref = float(np.exp(np.log(flops).mean()))
     z = np.log(flops / flops_ref)
     weights = np.isfinite(log_params).astype(float)
     log_n, params_exponent = fit_power(z, log_params, weights)
-    if choose_from is None:
-        log_scale, exponent, floor = _fit_value(form, z, value, weights)
-    else:
-        form = "inverse" if maximise else "floor"
-        log_scale, exponent, floor = _fit_chosen(form, z, value, weights, choose_from)
+    log_scale, exponent, floor = _fit_value(form, z, value, weights)
     bend = -curvature if maximise else curvature
     bent = np.isfinite(log_params) & (bend > 0)
     log_bend = np.log(np.where(bent, bend, 1.0))
@@ -229,7 +216,6 @@ def fit_frontier_laws(
         maximise=maximise,
         log_space=log_space,
         lowest=lowest,
-        chosen=choose_from is not None,
     )
 
 
@@ -261,9 +247,14 @@ def choose_value_law(law: str, flops: Array, value: Array, maximise: bool) -> tu
             f"the value law is a plain power law: {n} budgets are too few to tell a floor from "
             "none, so it may extrapolate too far"
         )
-    z, present = np.log(flops / flops[0]), np.ones((1, n), dtype=bool)
-    forms = ("power", saturating)
-    error = {form: float(_rolling_error(form, z, value[None], present)[0]) for form in forms}
+    z = np.log(flops / flops[0])
+    error = {}
+    seen = np.tri(n)[_ROLLING_FROM - 1 : n - 1]
+    for form in ("power", saturating):
+        log_scale, exponent, floor = _fit_value(form, z, np.tile(value, (len(seen), 1)), seen)
+        law_value = np.exp(log_scale[:, None] + exponent[:, None] * z) + floor[:, None]
+        log_value = -np.log(law_value) if form == "inverse" else np.log(law_value)
+        error[form] = np.abs(log_value - np.log(value))[seen == 0].mean()
     best = min(error, key=lambda form: error[form])
     names = {"power": "a plain power law", "floor": "a power law with a floor"}
     names["inverse"] = "an inverse form"
@@ -272,42 +263,6 @@ def choose_value_law(law: str, flops: Array, value: Array, maximise: bool) -> tu
         f"{names['power']} errs by {error['power']:.1%} and {names[saturating]} by "
         f"{error[saturating]:.1%}"
     )
-
-
-def _rolling_error(form: str, z: Array, value: Array, present: NDArray[np.bool_]) -> Array:
-    """(R,) mean absolute log error of later points by laws fitted to earlier ones; NaN if none."""
-    total, count = np.zeros(len(present)), np.zeros(len(present))
-    place = np.cumsum(present, axis=1)
-    for k in range(_ROLLING_FROM, len(z)):
-        later = present & (place > k)
-        rows = np.flatnonzero(later.any(axis=1))
-        if not len(rows):
-            break
-        seen = (present & (place <= k))[rows].astype(float)
-        log_scale, exponent, floor = _fit_value(form, z, value[rows], seen)
-        law_value = np.exp(log_scale[:, None] + exponent[:, None] * z) + floor[:, None]
-        log_value = -np.log(law_value) if form == "inverse" else np.log(law_value)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            miss = np.abs(log_value - np.log(value[rows]))
-        total[rows] += np.where(later[rows], miss, 0.0).sum(axis=1)
-        count[rows] += later[rows].sum(axis=1)
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-
-
-def _fit_chosen(
-    form: str, z: Array, value: Array, weights: Array, choose_from: NDArray[np.bool_]
-) -> tuple[Array, Array, Array]:
-    """The saturating `form`, or the power law as that form with a floor of 0, by replicate."""
-    present = choose_from & (weights > 0)
-    plain, bent = (_rolling_error(each, z, value, present) for each in ("power", form))
-    bends = bent < plain
-    log_scale, exponent, floor = _fit_value("power", z, value, weights)
-    if form == "inverse":
-        log_scale, exponent = -log_scale, -exponent
-    if bends.any():
-        found = _fit_value(form, z, value[bends], weights[bends])
-        log_scale[bends], exponent[bends], floor[bends] = found
-    return log_scale, exponent, floor
 
 
 def _fit_value(form: str, z: Array, value: Array, weights: Array) -> tuple[Array, Array, Array]:

@@ -95,12 +95,12 @@ class IsoflopFit(Result):
         -------
         IsoflopFit
             Slices without an optimum drop out of their replicate; `valid()` is False where fewer
-            than three are left. A form of the value law that "auto" chose is chosen again.
+            than three are left. The form of the value law stays.
         """
         if weights is None and response is None:
             raise ValueError("refit needs weights, responses or both, each of shape (R, rows)")
         slices = self.profiles.optima(weights, response)
-        laws = _through(self.profiles, slices, self.laws.value_form, self.laws.chosen)
+        laws = _through(self.profiles, slices, self.laws.value_form)
         return replace(self, slices=slices, laws=laws)
 
     def fitted_values(self) -> Array:
@@ -266,11 +266,10 @@ def fit_isoflop(
     form, why = choose_value_law(
         value_law, profiles.budgets[found], slices.value[0, found], profiles.maximise
     )
-    laws = _through(profiles, slices, form).replicate(0)
     fit = IsoflopFit(
         profiles=profiles,
         slices=slices.replicate(0),
-        laws=replace(laws, chosen=value_law == "auto"),
+        laws=_through(profiles, slices, form).replicate(0),
         status=FitStatus.OK,
         messages=(why,) if why else (),
     )
@@ -282,7 +281,7 @@ def fit_isoflop(
     return replace(fit, status=status, messages=(*messages, *fit.messages))
 
 
-def _through(profiles: Profiles, slices: Slices, form: str, choose: bool = False) -> FrontierLaws:
+def _through(profiles: Profiles, slices: Slices, form: str) -> FrontierLaws:
     return fit_frontier_laws(
         profiles.budgets,
         np.log(slices.params),
@@ -293,7 +292,6 @@ def _through(profiles: Profiles, slices: Slices, form: str, choose: bool = False
         maximise=profiles.maximise,
         log_space=profiles.space == "log",
         lowest=float(profiles.response.min()) if profiles.maximise else -np.inf,
-        choose_from=np.ones(slices.value.shape, dtype=bool) if choose else None,
     )
 
 

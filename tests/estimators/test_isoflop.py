@@ -1,11 +1,8 @@
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import pytest
 
 import scaling_analysis as sa
-from scaling_analysis.estimators.isoflop import IsoflopFit
 from scaling_analysis.forecasting.simulation import AdditiveSurface, SymmetricSurface
 from scaling_analysis.laws.profiles import SliceState
 
@@ -89,30 +86,6 @@ def test_one_reason_is_said_once_with_a_remedy_that_helps(sizes, target, remedy)
     with pytest.raises(sa.FitError, match=remedy) as refusal:
         sa.fit_isoflop(sa.load_runs(falls), target=target)
     assert str(refusal.value).count(" FLOP (") == 1
-
-
-@pytest.mark.parametrize("seed", [8, 9])
-def test_a_law_of_the_value_that_was_chosen_is_chosen_again_by_every_replicate(seed):
-    """On these logs "auto" takes a law with a floor for a power law."""
-    sizes = np.geomspace(1e5, 1e9, 11)
-    noise = {"snapshots": False, "sizes_per_budget": 6, "run_noise": 0.02, "rng": seed}
-    runs = sa.simulate_runs(ADDITIVE, sizes, BUDGETS[:6], **noise)
-    fit = sa.fit_isoflop(runs, space="log")
-    assert fit.laws.value_form == "power"
-    again = fit.refit(weights=np.ones((1, len(fit.rows))))
-    np.testing.assert_allclose(again.value_opt(1e19), fit.value_opt(1e19), rtol=1e-9)
-    assert IsoflopFit.from_dict(fit.to_dict()).laws.chosen
-
-    held = {}
-    for law in ("auto", "power"):
-        estimator = partial(sa.fit_isoflop, space="log", value_law=law, findings=False)
-        found = sa.bootstrap(runs, estimator, n_resamples=100, rng=0)
-        interval = found.interval("value_opt", flops=1e19)
-        held[law] = interval.lo < ADDITIVE.value_opt(1e19) < interval.hi
-        floors = found.replicates.laws.value_floor
-        assert (floors == 0).any()
-        assert (floors > 0).any() == (law == "auto")
-    assert held == {"auto": True, "power": False}
 
 
 def test_slices_that_fail_are_named_and_left_out():
