@@ -3,6 +3,7 @@
 import re
 import shlex
 from ast import literal_eval
+from typing import Any
 
 _PAIRS = {"columns": "--map", "constants": "--constant", "scale": "--scale"}
 """Options that are given a name and a value, each pair for itself."""
@@ -57,7 +58,9 @@ def in_shell_words(message: str) -> str:
 
 
 def _pairs(found: re.Match[str]) -> str:
-    option, given = _PAIRS[found[1]], literal_eval(found[2])
+    option, given = _PAIRS[found[1]], _literal(found[2])
+    if not isinstance(given, dict):
+        return found[0]
     return " ".join(f"{option} {shlex.quote(f'{name}={_short(v)}')}" for name, v in given.items())
 
 
@@ -69,7 +72,16 @@ def _call(found: re.Match[str]) -> str:
     command = _CALLS[found[1]]
     if command.startswith("--"):
         return command
-    return f"{command} {shlex.quote(str(literal_eval(found[2])))} -o runs.csv"
+    given = _literal(found[2])
+    return found[0] if given is None else f"{command} {shlex.quote(str(given))} -o runs.csv"
+
+
+def _literal(text: str) -> Any:
+    """What a text of Python stands for; None where it is no literal, as in somebody's own words."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        return None
 
 
 def _option(found: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 import scaling_analysis as sa
 from scaling_analysis.cli.options import of_targets
+from scaling_analysis.cli.wording import in_shell_words
 
 
 def test_the_remedy_is_in_words_of_the_shell(program, tmp_path):
@@ -17,6 +18,13 @@ def test_the_remedy_is_in_words_of_the_shell(program, tmp_path):
     assert code == 1
     assert "--cost-constant 6" in said
     assert program("check", raw, *names, "--cost-constant", 6)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["columns={'a'}", "columns={'a': b}", "import_csv(path)", "scale={'a': 1", "task='"]
+)
+def test_what_is_no_python_stays_as_it_is(words):
+    assert in_shell_words(f"where: {words}, no such thing") == f"where: {words}, no such thing"
 
 
 def test_every_method_that_a_command_takes_reaches_the_target_that_has_it():
