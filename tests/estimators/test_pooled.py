@@ -189,7 +189,8 @@ def test_scores_that_are_not_positive_go_without_logs():
 
 def test_checkpoints_of_a_run_are_named(simulated):
     runs, _ = simulated
-    fit = sa.fit_pooled(runs.assign(run_id="one"), pooling="complete")
+    apart = runs["samples"] * np.linspace(1.0, 1.01, len(runs))
+    fit = sa.fit_pooled(runs.assign(run_id="one", samples=apart), pooling="complete")
     assert "40 rows are further checkpoints of a run" in fit.messages[-1]
 
 
