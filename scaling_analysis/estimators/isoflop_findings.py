@@ -38,7 +38,7 @@ def reasons(profiles: Profiles, slices: Slices) -> list[str]:
     for state, why in words.items():
         budgets = profiles.budgets[slices.state == state]
         if len(budgets):
-            sizes = n_sizes[budgets]
+            sizes = n_sizes.loc[budgets.tolist()]
             found.append(f"{_listed(budgets)} FLOP ({_counted(sizes.min(), sizes.max())}): {why}")
     return found
 
