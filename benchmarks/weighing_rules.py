@@ -173,8 +173,7 @@ def on_origins(logs: dict[str, pd.DataFrame], replicates: int) -> pd.DataFrame:
     for log, runs in logs.items():
         cells = sa.hindcast(runs, METHODS, n_resamples=replicates, rng=0).cells
         for quantity in ("loss_opt", "loss"):
-            every = (Record.of(cells, quantity, METHODS).predicted[:, :]).T
-            common = np.isfinite(every).all(axis=1)
+            common = np.isfinite(Record.of(cells, quantity, METHODS).predicted).all(axis=0)
             if not common.any():
                 continue
             for label, rule in RULES.items():

@@ -171,8 +171,7 @@ def _candidates(fit: Any, largest: float) -> "pd.DataFrame":
     import scaling_analysis as sa
 
     rows = fit.rows
-    own = rows["budget"].dropna().unique() if "budget" in rows else []
-    own = [float(c) for c in own if c <= 1.000001 * largest]  # a rounded budget
+    own = rows["budget"].dropna().unique().tolist() if "budget" in rows else []
     smallest, largest = (min(own), max(own)) if len(own) > 1 else (rows["flops"].min(), largest)
     sizes = fit.params_opt(np.array([smallest, largest]))
 

@@ -9,17 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling_analysis.encoding import decode_array, decode_frame, encode_array, encode_frame
-from scaling_analysis.errors import FitError, FitStatus
+from scaling_analysis.errors import FitError, FitStatus, RunLogError
 from scaling_analysis.laws.monotone import isotonic_falling
 from scaling_analysis.results import Result
-from scaling_analysis.runlog import usable
+from scaling_analysis.runlog import select, usable
 
 Array = NDArray[np.float64]
 
 MIN_CURVE = 3
 _FEW_SEEDS = 3
-_ONE_EACH = ("task", "agent", "protocol")
-"""Returns of several of these are not one curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -104,7 +102,7 @@ def data_to_threshold(
         Returns [points].
     by : str or sequence of str
         Columns whose values make the groups: model size, updates a sample, ... Each group is of one
-        task, agent and protocol.
+        task and agent.
     n_resamples : int
         Resamples of the seeds.
 
@@ -116,7 +114,7 @@ def data_to_threshold(
     ------
     FitError
         A threshold is not finite, a column is missing, or a group has no learning curve or several
-        tasks, agents or protocols.
+        tasks or agents.
 
     Examples
     --------
@@ -144,9 +142,13 @@ def data_to_threshold(
     draws = np.random.default_rng(rng)
     parts, replicates, few, lone, uneven, early, mixed = [], [], 0, 0, 0, 0, 0
     for key, group in rows.groupby(columns, sort=True):
-        _refuse_mixtures(group, dict(zip(columns, key, strict=True)))
+        label = dict(zip(columns, key, strict=True))
+        try:
+            select(group)
+        except RunLogError as error:
+            raise FitError(f"{_named(label)}: {error} Or make it one of by=.") from error
         mixed += "params" in group and group["params"].nunique() > 1
-        samples, returns = _curves(group, dict(zip(columns, key, strict=True)))
+        samples, returns = _curves(group, label)
         count = len(returns)
         few, lone = few + (count < _FEW_SEEDS), lone + (count == 1)
         uneven += int(not np.isfinite(returns[:, -1]).all())
@@ -158,7 +160,7 @@ def data_to_threshold(
         replicates.append(found[1:])
         early += int((found[0] <= samples[0]).sum())
         for i, goal in enumerate(goals):
-            row = dict(zip(columns, key, strict=True)) | {"threshold": goal, "runs": count}
+            row = label | {"threshold": goal, "runs": count}
             parts.append(row | _ends(found[:, i], level, count))
     doubts = []
     if few:
@@ -192,16 +194,6 @@ def data_to_threshold(
         status=FitStatus.DOUBTFUL if doubts else FitStatus.OK,
         messages=(*doubts, *notes),
     )
-
-
-def _refuse_mixtures(group: pd.DataFrame, label: Mapping[str, Any]) -> None:
-    for name in _ONE_EACH:
-        values = sorted(map(str, group[name].dropna().unique())) if name in group else []
-        if len(values) > 1:
-            raise FitError(
-                f"{_named(label)} has runs of several values of {name} ({', '.join(values[:5])}): "
-                f"their returns are not one curve; give by={[*label, name]}, or choose one"
-            )
 
 
 def _named(label: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ def test_crossings_without_noise():
 def test_several_games_or_sizes_are_not_one_curve():
     each = [curves().assign(task=task) for task in ("chess", "go")]
     runs = pd.concat([part.assign(run_id=part["task"] + part["run_id"]) for part in each])
-    with pytest.raises(sa.FitError, match=r"params = 100000.0 has runs of several values of task"):
+    with pytest.raises(sa.FitError, match=r"params = 100000.0: .* mixes 2 values of task: .*by="):
         sa.data_to_threshold(runs, 2.5)
     apart = sa.data_to_threshold(runs, 2.5, by=["task", "params"], n_resamples=50)
     assert len(apart.table) == 4

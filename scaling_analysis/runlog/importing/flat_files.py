@@ -67,16 +67,8 @@ def import_csv(
     >>> float(imported.runs.params[0])
     1500000.0
     """
-    paths, folder = _files(source, (".csv", ".parquet", ".pq"))
-    tables, messages = _runs_apart(paths, folder, columns)
-    return assemble(
-        tables,
-        columns=columns,
-        scale=scale,
-        constants=constants,
-        cost_constant=cost_constant,
-        messages=messages,
-    )
+    found = _files(source, (".csv", ".parquet", ".pq"))
+    return _imported(found, columns, False, scale, constants, cost_constant)
 
 
 def import_jsonl(
@@ -103,8 +95,20 @@ def import_jsonl(
     >>> imported.runs[["run_id", "params", "samples", "loss"]].values.tolist()
     [['small', 1000000.0, 20000000.0, 3.1], ['small', 1000000.0, 40000000.0, 2.9]]
     """
-    paths, folder = _files(source, (".jsonl", ".ndjson"))
-    tables, messages = _runs_apart(paths, folder, columns, always=True)
+    found = _files(source, (".jsonl", ".ndjson"))
+    return _imported(found, columns, True, scale, constants, cost_constant)
+
+
+def _imported(
+    found: tuple[list[Path], Path | None],
+    columns: Mapping[str, str] | None,
+    always: bool,
+    scale: Mapping[str, float] | None,
+    constants: Mapping[str, str | float] | None,
+    cost_constant: float | None,
+) -> Imported:
+    """The run log of files; with `always` each without a run_id is a run, whatever it holds."""
+    tables, messages = _runs_apart(*found, columns, always=always)
     return assemble(
         tables,
         columns=columns,
@@ -140,7 +144,7 @@ def _runs_apart(
     folder: Path | None,
     columns: Mapping[str, str] | None,
     *,
-    always: bool = False,
+    always: bool,
 ) -> tuple[list[Table], list[str]]:
     """The tables of all files, those that are one run named and reduced to its checkpoints."""
     mapping = dict(columns or {})
